@@ -12,7 +12,7 @@ from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.crypto import CryptoError, Keyring, load_kek
+from governed_serving.crypto import CryptoError, Keyring, coin_key, load_kek
 from governed_serving.environment import InvalidSettings, PodEnvironment
 from governed_serving.report import ReportWriter
 from governed_serving.trainer.errors import InvalidTraining, TrainingError
@@ -47,9 +47,8 @@ def attempt(run: Callable[[], object], resolved: ResolvedModel, report: ReportWr
     except (ArchiveError, CryptoError) as error:
         return _failed(str(error), RETRY, resolved, report, narrator)
     except OSError as error:
-        return _failed(
-            f"{error.filename or 'data volume'}: {error.strerror or error}", RETRY, resolved, report, narrator
-        )
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}", RETRY, resolved, report, narrator)
     return 0
 
 
@@ -65,6 +64,7 @@ def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator, env:
             report=report,
             data_cipher=lambda: keyring.keyset("data"),
             artefact_cipher=lambda: keyring.keyset("artefact"),
+            coin_key=lambda: coin_key(keyring),
             scanner=scanner(),
             masker=masker_of(resolved.spec.governance.privacy.masking, keyring),
         )

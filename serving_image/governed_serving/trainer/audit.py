@@ -2,7 +2,7 @@
 maths.
 
 Signed differences and ratios are unprivileged − privileged and unprivileged / privileged, as in AIF360; intervals are
-for one look at closed data (Newcombe 1998, Katz et al. 1978). Undefined values are None.
+for one look at closed data (from exact limits of each rate). Undefined values are None.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from governed_api.evidence import (
 from governed_api.governance import Bias
 from governed_serving.fairness.counts.cells import Cells, GroupTable, coded
 from governed_serving.fairness.inference.hypotheses import chi_square
-from governed_serving.fairness.inference.intervals import katz, newcombe
+from governed_serving.fairness.inference.intervals import rate_difference, rate_ratio
 from governed_serving.fairness.metrics.metrics import (
     Comparison,
     compare,
@@ -99,7 +99,7 @@ def _rates(table: GroupTable) -> list[AuditedGroup]:
 def _disparity(comparison: Comparison, level: float) -> dict[str, Any]:
     """Fields of :class:`Disparity`."""
     (k1, n1), (k0, n0) = ((int(c[1].sum()), int(c.sum())) for c in (comparison.counts, comparison.against))
-    difference, ratio = newcombe(k1, n1, k0, n0, level), katz(k1, n1, k0, n0, level)
+    difference, ratio = rate_difference(k1, n1, k0, n0, level), rate_ratio(k1, n1, k0, n0, level)
     return {
         "group": comparison.group,
         "reference": comparison.reference,

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,11 +33,22 @@ def compress(network: onnx.ModelProto, spec: Compression, calibration: Encoded) 
         return prune(copy, spec.sparsity), "pruned"
     if spec.method == "none":
         return copy, "float"
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))  # the quantiser logs to the root
-    with memory_scratch(), warnings.catch_warnings():
+    with memory_scratch(), _quiet_quantiser(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         quantised = _dynamic(copy) if spec.method == "dynamicInt8" else _static(copy, calibration)
     return plain(quantised), "int8"
+
+
+@contextmanager
+def _quiet_quantiser() -> Iterator[None]:
+    """It logs its advice to the root logger, which then is as it was."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def prune(model: onnx.ModelProto, sparsity: float) -> onnx.ModelProto:

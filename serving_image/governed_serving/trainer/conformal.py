@@ -16,7 +16,7 @@ Rows that are alike tie, and a tie at the threshold is many rows: what rounding 
 processor, is inside.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, inf
@@ -32,13 +32,13 @@ from governed_api.evidence import ConformalCoverage, ConformalEvaluation
 from governed_api.lifecycle import Conformal
 from governed_api.report import GateResult
 from governed_serving.artefact.independence import ROUNDING
-from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.fairness.inference.contrasts import log_gamma
 from governed_serving.fairness.inference.intervals import clopper_pearson
 from governed_serving.fairness.metrics.metrics import is_group
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.errors import InvalidTraining, TrainingFailed
 from governed_serving.trainer.evaluation import CHUNK, Predictions
+from governed_serving.trainer.group_nodes import value_of_group
 from governed_serving.trainer.preprocessing import Graph, feeds
 
 __all__ = ["INTERVAL", "SET", "Calibrated", "GroupThresholds", "apart", "calibrate", "extend", "gate", "measure"]
@@ -166,7 +166,7 @@ def _rounding(predictions: Predictions) -> float:
     return ROUNDING * float(np.ptp(scores)) + float(np.spacing(np.abs(predictions.scores).max()))
 
 
-def _as_served(found: Calibrated, slack: float | None) -> Calibrated:
+def _as_served(calibrated: Calibrated, slack: float | None) -> Calibrated:
     """Thresholds as the graph compares: probabilities, or widths; widened so that rounding loses no row."""
 
     def served(value: float) -> float:
@@ -178,19 +178,19 @@ def _as_served(found: Calibrated, slack: float | None) -> Calibrated:
 
     groups = [
         GroupThresholds(g.attribute, {n: served(v) for n, v in g.own.items()}, g.rows, served(g.rest), g.rest_rows)
-        for g in found.groups
+        for g in calibrated.groups
     ]
-    return Calibrated(found.asked, found.rows, served(found.threshold), tuple(groups))
+    return Calibrated(calibrated.asked, calibrated.rows, served(calibrated.threshold), tuple(groups))
 
 
 # ---- as nodes of the graph ----
 
 
-def extend(model: bytes, found: Calibrated, rows: Dataset) -> bytes:
+def extend(model: bytes, calibrated: Calibrated, rows: Dataset) -> bytes:
     """``model`` with the output ``prediction_set`` BOOL [rows, classes], or ``prediction_interval`` FP32 [rows, 2].
     ``rows``: calibration rows, which say what values a group's name stands for."""
     whole, g = onnx.ModelProto.FromString(model), Graph("")
-    threshold = _threshold_node(g, found, rows)
+    threshold = _threshold_node(g, calibrated, rows)
     out = _set_nodes(g, len(rows.classes), threshold) if rows.classes else _interval_nodes(g, threshold)
     whole.graph.node.extend(g.nodes)
     whole.graph.initializer.extend(g.constants)
@@ -200,41 +200,15 @@ def extend(model: bytes, found: Calibrated, rows: Dataset) -> bytes:
     return data
 
 
-def _threshold_node(g: Graph, found: Calibrated, rows: Dataset) -> str:
+def _threshold_node(g: Graph, calibrated: Calibrated, rows: Dataset) -> str:
     """Shape (rows, 1), or (1, 1) where there are no groups; of several attributes the most careful."""
-    if not found.groups:
-        return g.constant("conformal/threshold", np.array([[found.threshold]], np.float32))
-    each = [_group_node(g, place, group, rows) for place, group in enumerate(found.groups)]
+    if not calibrated.groups:
+        return g.constant("conformal/threshold", np.array([[calibrated.threshold]], np.float32))
+    each = [
+        value_of_group(g, f"conformal/g{place}", group.attribute, group.own, rest=group.rest, rows=rows)
+        for place, group in enumerate(calibrated.groups)
+    ]
     return g.add("Min" if rows.classes else "Max", each, "conformal/threshold")
-
-
-def _group_node(g: Graph, place: int, group: GroupThresholds, rows: Dataset) -> str:
-    name, at = group.attribute, f"conformal/g{place}"
-    edges = rows.bands.get(name, ())
-    if rows.types[name] != "numeric":
-        return _looked_up(g, at, name, dict(sorted(group.own.items())), group.rest)
-    if not edges:
-        values = rows.features[name]
-        own = {float(v): group.own[n] for v, n in zip(values, rows.groups[name], strict=True) if n in group.own}
-        return _looked_up(g, at, name, dict(sorted(own.items())), group.rest)
-    _, names = Grouping(name, tuple(edges)).encode(np.zeros(1), None)
-    table = np.array([group.own.get(band, group.rest) for band in names[: len(edges) + 1]], np.float32)
-    borders = g.constant(f"{at}/borders", np.array([edges], np.float32))
-    above = g.add("GreaterOrEqual", [name, borders], f"{at}/above")
-    counted = g.add("Cast", [above], f"{at}/counted", to=TensorProto.INT64)
-    axis = g.constant(f"{at}/axis", np.array([1], np.int64))
-    band = g.add("ReduceSum", [counted, axis], f"{at}/band", keepdims=1)
-    chosen = g.add("Gather", [g.constant(f"{at}/thresholds", table), band], f"{at}/chosen")
-    rest = g.constant(f"{at}/rest", np.array([[group.rest]], np.float32))
-    return g.add("Where", [g.add("IsNaN", [name], f"{at}/missing"), rest, chosen], at)
-
-
-def _looked_up(g: Graph, at: str, name: str, own: Mapping[str, float] | Mapping[float, float], rest: float) -> str:
-    if not own:
-        return g.constant(at, np.array([[rest]], np.float32))
-    keys = "keys_strings" if isinstance(next(iter(own)), str) else "keys_floats"
-    listed = {keys: list(own), "values_floats": list(own.values())}
-    return g.add("LabelEncoder", [name], at, domain="ai.onnx.ml", default_float=rest, **listed)
 
 
 def _set_nodes(g: Graph, classes: int, threshold: str) -> onnx.ValueInfoProto:
@@ -336,7 +310,7 @@ def _gate_of_groups(attribute: str, groups: Sequence[ConformalCoverage], told: C
 
 
 def _gate(name: str, rows: Sequence[ConformalCoverage], promised: float) -> GateResult:
-    chances = [_chance_of_so_few(one, promised) for one in rows]
+    chances = [_chance_of_so_few(row, promised) for row in rows]
     place = int(np.argmin(chances))
     worst, chance = rows[place], chances[place]
     text = f"{worst.group}: {worst.covered} of {worst.rows} held-out rows covered, {promised:g} promised; "
@@ -345,12 +319,12 @@ def _gate(name: str, rows: Sequence[ConformalCoverage], promised: float) -> Gate
     return GateResult(name=name, measured=worst.coverage, budget=promised, verdict=verdict, message=text)
 
 
-def _chance_of_so_few(one: ConformalCoverage, promised: float) -> float:
+def _chance_of_so_few(coverage: ConformalCoverage, promised: float) -> float:
     """P(covered ≤ what was seen). Of exchangeable rows the number covered is at least beta-binomial: the threshold is
     the order statistic of a uniform sample (Vovk 2012)."""
-    beyond = floor((one.calibration_rows + 1) * (1 - Fraction(str(promised))))
-    a, b, m = float(one.calibration_rows + 1 - beyond), float(beyond), one.rows
-    k = np.arange(one.covered + 1, dtype=np.float64)
+    beyond = floor((coverage.calibration_rows + 1) * (1 - Fraction(str(promised))))
+    a, b, m = float(coverage.calibration_rows + 1 - beyond), float(beyond), coverage.rows
+    k = np.arange(coverage.covered + 1, dtype=np.float64)
     ways = log_gamma(np.array([m + 1.0])) - log_gamma(k + 1) - log_gamma(m - k + 1)
     mixed = log_gamma(k + a) + log_gamma(m - k + b) - log_gamma(np.array([m + a + b]))
     whole = log_gamma(np.array([a])) + log_gamma(np.array([b])) - log_gamma(np.array([a + b]))

@@ -20,7 +20,9 @@ from governed_serving.trainer.sources import DATA
 from governed_serving.trainer.tables import Column, Table, numbers
 
 BIAS = "spec.governance.bias"
-RESERVED = frozenset({"label", "probabilities", "prediction", "prediction_interval", "prediction_set"})
+RESERVED = frozenset(
+    {"decision_rule", "label", "model_score", "prediction", "prediction_interval", "prediction_set", "probabilities"}
+)
 MAX_CLASSES, MAX_GROUPS = 1000, 64
 
 
@@ -30,7 +32,7 @@ class Scanner(Protocol):
     def __call__(self, texts: Iterable[str]) -> Mapping[str, int]: ...
 
 
-class Masker(Protocol):
+class TextMasker(Protocol):
     """Replaces personal data in texts as the server will (governed_serving.privacy)."""
 
     def __call__(self, texts: list[str], /) -> list[str]: ...
@@ -301,7 +303,7 @@ def _check_counts(dataset: Dataset, data: Data) -> None:
         )
 
 
-def masked(dataset: Dataset, fields: list[str], mask: Masker) -> Dataset:
+def masked(dataset: Dataset, fields: list[str], mask: TextMasker) -> Dataset:
     """``dataset`` with personal data in ``fields`` masked, as the server will before the model sees a request."""
     changed = {name: np.array(mask(dataset.features[name].tolist()), dtype=object) for name in fields}
     return replace(dataset, features={**dataset.features, **changed})

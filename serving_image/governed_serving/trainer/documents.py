@@ -14,12 +14,13 @@ from governed_api.evidence import AppliedMitigation
 from governed_api.json_types import Scalar
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
-from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
+from governed_serving.artefact import CJK_CHARACTERS, RULE, Coin, Feature, Lineage, Manifest, Output
 from governed_serving.fairness.monitoring.reference import describe
 from governed_serving.trainer.conformal import INTERVAL, SET
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.evaluation import Predictions
-from governed_serving.trainer.preprocessing import Categorical, Preprocessing
+from governed_serving.trainer.preprocessing import Categorical, Preprocessing, Unseen
+from governed_serving.trainer.thresholds import SCORE
 
 REFERENCE_ROWS = 20_000
 """Training rows, a seeded sample, that the model is asked about, for the distribution of its outputs."""
@@ -34,23 +35,30 @@ def encode(document: Mapping[str, object]) -> bytes:
     return json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
-def background(train: Dataset) -> dict[str, dict[str, list[Scalar]]]:
-    """Raw training rows for explanations, at most ``BACKGROUND_ROWS``; gaps are null."""
+def background(train: Dataset, unseen: str | None = None) -> dict[str, dict[str, list[Scalar]]]:
+    """Raw training rows for explanations, at most ``BACKGROUND_ROWS``; gaps are null, and so is whom they are about
+    (``unseen``)."""
     rng = np.random.default_rng(np.random.PCG64(0))
     rows = train.at(rng.permutation(train.rows)[:BACKGROUND_ROWS])
     columns = {n: [None if v != v else v for v in column.tolist()] for n, column in rows.features.items()}
+    if unseen is not None:
+        columns[unseen] = [None] * rows.rows
     return {"columns": columns}
 
 
-def reference(train: Dataset, predictions: Predictions, favorable: str | None) -> dict[str, object]:
-    """Histograms of training rows and of what the model says about a sample of them, small cells suppressed."""
+def reference(
+    train: Dataset, predictions: Predictions, favorable: str | None, unseen: str | None = None
+) -> dict[str, object]:
+    """Histograms of training rows and of what the model says about a sample of them, small cells suppressed; none of
+    whom they are about (``unseen``), which is another one each time."""
+    features = {name: column for name, column in train.features.items() if name != unseen}
     texts = frozenset(name for name, kind in train.types.items() if kind == "text")
     if not predictions.classes:
-        return describe(train.features, texts, None, predictions.decided)
+        return describe(features, texts, None, predictions.decided)
     names = [str(c) for c in predictions.classes]
     place = names.index(favorable) if favorable in names else len(names) - 1
     decision = np.array(names, object)[predictions.decided]
-    return describe(train.features, texts, decision, predictions.scores[:, place])
+    return describe(features, texts, decision, predictions.scores[:, place])
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Shipped:
     lineage: Lineage
     files: dict[str, bytes]
     mitigation: str = ""
+    coin: Coin | None = None
 
 
 def lineage(dataset: str, key: str, code: str) -> Lineage:
@@ -84,7 +93,7 @@ def manifest(
         task="classification" if classes else "regression",
         features=[_feature(train, fitted, f.name, f.type) for f in training.data.features],
         inputs=[f.name for f in training.data.features],
-        outputs=_outputs(classes, training.conformal is not None),
+        outputs=_outputs(classes, training.conformal is not None) + _drawn_outputs(shipped.coin),
         label=training.data.label,
         variant=shipped.variant,
         lineage=shipped.lineage,
@@ -94,6 +103,7 @@ def manifest(
         threshold=outcome.threshold if outcome else None,
         bands={name: list(edges) for name, edges in train.bands.items()},
         mitigation=shipped.mitigation,
+        coin=shipped.coin,
         coverage=training.conformal.coverage if training.conformal else None,
         settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
     )
@@ -115,6 +125,10 @@ def _outputs(classes: tuple[str | int, ...], conformal: bool) -> list[Output]:
     return plain + [Output(SET, "BOOL", [-1, len(classes)])] * conformal
 
 
+def _drawn_outputs(coin: Coin | None) -> list[Output]:
+    return [] if coin is None else [Output(SCORE, "FP32", [-1]), Output(RULE, "BYTES", [-1])]
+
+
 def _versions() -> dict[str, str]:
     return {"python": ".".join(platform.python_version_tuple()[:2]), **{name: version(name) for name in PACKAGES}}
 
@@ -122,6 +136,8 @@ def _versions() -> dict[str, str]:
 def _feature(
     train: Dataset, fitted: Preprocessing, name: str, kind: Literal["numeric", "categorical", "text"]
 ) -> Feature:
+    if any(isinstance(f, Unseen) and f.name == name for f in fitted.features):
+        return Feature(name, kind, "BYTES", about=True)
     column = train.features[name]
     gaps = np.isnan(column) if kind == "numeric" else column == ""
     missing: Literal["refuse", "impute"] = "impute" if gaps.any() else "refuse"

@@ -5,6 +5,10 @@ TrainingError
 └── TrainingFailed    training went wrong or missed its gates (exit code 1)
 """
 
+from collections.abc import Sequence
+
+__all__ = ["InvalidTraining", "TrainingError", "TrainingFailed", "listed"]
+
 
 class TrainingError(Exception):
     """Base of the room's errors; the message is one line for people."""
@@ -20,3 +24,9 @@ class InvalidTraining(TrainingError):
 
 class TrainingFailed(TrainingError):
     """Nothing ships: diverged, exported wrongly, or below the least accuracy."""
+
+
+def listed(names: Sequence[str], *, none: str = "none", most: int = 10) -> str:
+    """Names as a message has them; ``none``: what it says where there are none."""
+    beyond = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or none) + beyond

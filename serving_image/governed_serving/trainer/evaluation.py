@@ -1,6 +1,7 @@
 """What a model is worth on held-out rows: quality, group rates, importances, latency. All through ONNX Runtime."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from governed_api.evidence import DataAudit, Mitigation, Weight
 from governed_api.governance import Bias
+from governed_serving.artefact import RULE
 from governed_serving.fairness.metrics.metrics import confusion, is_group
 from governed_serving.fairness.metrics.mitigation import Scored, group_thresholds, reweighing_of
 from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.preprocessing import feeds
 from governed_serving.trainer.sampling import sample
+from governed_serving.trainer.thresholds import SCORE, Drawn
 
 CHUNK = 4096
 IMPORTANCE_ROWS = 512
@@ -22,19 +25,36 @@ IMPORTANCE_ROWS = 512
 
 @dataclass(frozen=True)
 class Predictions:
-    """``scores``: float32 (rows, classes) probabilities, or (rows, 1) predictions of a regression."""
+    """``scores``: float32 (rows, classes) probabilities, or (rows, 1) predictions of a regression. Where decisions are
+    drawn, these are their chances, ``drawn`` the class codes that were, and ``believed`` float32 (rows, classes) the
+    probabilities that the network gives them."""
 
     scores: NDArray[np.float32]
     classes: tuple[str | int, ...]
+    drawn: NDArray[np.int64] | None = None
+    believed: NDArray[np.float32] | None = None
+    rules: NDArray[np.generic] | None = None
+    """Where decisions are drawn: whose thresholds decided, shape (rows,)."""
 
     @property
     def decided(self) -> NDArray[np.integer | np.floating]:
         """Class codes (int64), or predictions (float32), shape (rows,)."""
+        if self.drawn is not None:
+            return self.drawn
         return self.scores.argmax(1) if self.classes else self.scores[:, 0]
 
+    def at(self, index: NDArray[np.bool_]) -> "Predictions":
+        """The rows at ``index``."""
+        if self.drawn is None or self.believed is None or self.rules is None:
+            return Predictions(self.scores[index], self.classes)
+        parts = self.drawn[index], self.believed[index], self.rules[index]
+        return Predictions(self.scores[index], self.classes, *parts)
 
-def predict(session: onnxruntime.InferenceSession, rows: Dataset) -> Predictions:
+
+def predict(session: onnxruntime.InferenceSession | Drawn, rows: Dataset) -> Predictions:
     """Predictions for raw rows."""
+    if isinstance(session, Drawn):
+        return _predict_drawn(session, rows)
     output = "probabilities" if rows.classes else "prediction"
     parts = [np.zeros((0, len(rows.classes) or 1), np.float32)]
     for start in range(0, rows.rows, CHUNK):
@@ -43,20 +63,32 @@ def predict(session: onnxruntime.InferenceSession, rows: Dataset) -> Predictions
     return Predictions(np.concatenate(parts), rows.classes)
 
 
+def _predict_drawn(session: Drawn, rows: Dataset) -> Predictions:
+    parts = []
+    for start in range(0, max(rows.rows, 1), CHUNK):
+        part = rows.at(np.arange(start, min(start + CHUNK, rows.rows)))
+        parts.append(session.run(["probabilities", "label", SCORE, RULE], feeds(part)))
+    scores, label, score, rules = (np.concatenate(values) for values in zip(*parts, strict=True))
+    believed = np.stack([1 - score, score] if session.favorable else [score, 1 - score], axis=1)
+    return Predictions(scores, rows.classes, (label == rows.classes[1]).astype(np.int64), believed, rules)
+
+
 def quality(predictions: Predictions, label: NDArray[np.integer | np.floating]) -> dict[str, float]:
-    """accuracy, logLoss (and auc for two classes), or r2, mae, rmse for a regression."""
+    """accuracy, logLoss (and auc for two classes), or r2, mae, rmse for a regression; logLoss and auc of what the
+    network believes, where decisions are drawn."""
     if not predictions.classes:
         error = predictions.decided.astype(np.float64) - label
         spread = float(((label - label.mean(dtype=np.float64)) ** 2).mean())
         r2 = 1 - float((error**2).mean()) / spread if spread > 0 else 0.0
         return {"r2": r2, "mae": float(np.abs(error).mean()), "rmse": float((error**2).mean() ** 0.5)}
-    chosen = predictions.scores[np.arange(len(label)), label].astype(np.float64)
+    believed = predictions.scores if predictions.believed is None else predictions.believed
+    chosen = believed[np.arange(len(label)), label].astype(np.float64)
     measures = {
         "accuracy": float((predictions.decided == label).mean()),
         "logLoss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
     }
     if len(predictions.classes) == 2 and 0 < label.sum() < len(label):
-        measures["auc"] = auc(predictions.scores[:, 1].astype(np.float64), label.astype(bool))
+        measures["auc"] = auc(believed[:, 1].astype(np.float64), label.astype(bool))
     return measures
 
 
@@ -176,7 +208,7 @@ def _large(part: Scored) -> set[str]:
     return {str(name) for name, rows in zip(names, counts, strict=True) if rows >= OFFER_ROWS and is_group(str(name))}
 
 
-def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int) -> dict[str, float]:
+def importances(session: onnxruntime.InferenceSession | Drawn, rows: Dataset, seed: int) -> dict[str, float]:
     """Feature → mean |change of the scores| when its values are shuffled among a sample of at most 512 rows.
 
     Permutation importance after Breiman (2001), of the output itself, so it needs no labels; summed over classes,
@@ -197,7 +229,7 @@ LATENCY_ROWS = 16
 """Rows whose latency is measured: what a text takes depends on its length."""
 
 
-def latencies(sessions: list[onnxruntime.InferenceSession], rows: Dataset, runs: int = 300) -> list[float]:
+def latencies(sessions: Sequence[onnxruntime.InferenceSession | Drawn], rows: Dataset, runs: int = 300) -> list[float]:
     """Median seconds of a one-row inference for each session, taken in turn so that all meet the same machine and rows:
     a seeded sample."""
     inputs = [feeds(rows.at(np.array([place]))) for place in sample(rows, LATENCY_ROWS, 0)]

@@ -1,5 +1,6 @@
 """Gates: each measures the compressed model against the uncompressed one and a budget of the manifest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,18 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
-from governed_api.evidence import AppliedMitigation
+from governed_api.evidence import AppliedMitigation, FittedThresholds
 from governed_api.governance import Bias
 from governed_api.lifecycle import Gates
 from governed_api.report import GateResult
 from governed_serving.artefact import Independence, covering, row_independence
 from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.metrics import LEAST_REFERENCE, LEAST_SHARE
+from governed_serving.trainer.audit import favorable
 from governed_serving.trainer.changes import AttributeChange, attribute_changes, correctness_change
 from governed_serving.trainer.dataset import Dataset
+from governed_serving.trainer.errors import listed
 from governed_serving.trainer.evaluation import Predictions, headline, importances, latencies, predict, spearman
 from governed_serving.trainer.preprocessing import feeds, session
+from governed_serving.trainer.thresholds import Drawn
 
+Running = Callable[[InferenceSession], InferenceSession | Drawn]
 Verdict = Literal["pass", "fail", "not applicable"]
 LATENCY, OPTIMIZATION, ROWS = "latency", "optimization", "rowIndependence"
 LARGE_WEIGHT = 10.0
@@ -112,7 +117,7 @@ def disparity(name: str, change: AttributeChange, budget: float) -> GateResult:
 
     The estimate decides; where the interval of the change doesn't rule out more than the budget, a pass says so.
     """
-    few = f"not judged (fewer than {LEAST_REFERENCE} rows or {LEAST_SHARE:.0%}): {_listed(change.unsupported)}"
+    few = f"not judged (fewer than {LEAST_REFERENCE} rows or {LEAST_SHARE:.0%}): {listed(change.unsupported)}"
     worst = change.worst
     if worst is None:
         text = f"no group by {name} has enough held-out rows beside the reference; {few}"
@@ -127,26 +132,45 @@ def disparity(name: str, change: AttributeChange, budget: float) -> GateResult:
 
 
 def mitigation(bias: Bias, rows: Dataset, before: Predictions, after: Predictions) -> list[GateResult]:
-    """What mitigation in training costs and changes on the same held-out rows: no budget, the manifest asked for it."""
+    """What mitigation costs and changes on the same held-out rows: no budget, the manifest asked for it. Where it is by
+    thresholds, also of those alone who deserve the favourable outcome, and of the others."""
     figures = [headline(p, rows.label) for p in (before, after)]
     text = f"accuracy {figures[0]:.4f} without, {figures[1]:.4f} with mitigation; "
     text += f"drop on the same rows in {_shown(correctness_change(before, after, rows))}"
     table = [_gate("mitigation/accuracy", figures[0] - figures[1], None, "not applicable", text)]
+    table += _disparities(bias, rows, before, after)
+    if after.drawn is not None:
+        deserved = favorable(bias, rows.label, rows.classes)
+        for event, chosen in (("truePositiveRate", deserved), ("falsePositiveRate", ~deserved)):
+            if chosen.any():
+                part = rows.at(np.flatnonzero(chosen))
+                table += _disparities(bias, part, before.at(chosen), after.at(chosen), event)
+    return table
+
+
+def _disparities(
+    bias: Bias, rows: Dataset, before: Predictions, after: Predictions, rate: str = ""
+) -> list[GateResult]:
+    """A line for each protected attribute; ``rate``: what selection is of ``rows``, "": the selection rate."""
+    table, word = [], f"difference of {rate}" if rate else "SPD"
     for name, change in attribute_changes(bias, rows, before, after).items():
         told = [
-            f"{group.group}: SPD {group.before:+.4f} without, {group.after:+.4f} with mitigation, change in "
+            f"{group.group}: {word} {group.before:+.4f} without, {group.after:+.4f} with mitigation, change in "
             f"{_shown(group.interval)}"
             for group in change.judged[:MOST_TOLD]
         ]
         largest = max((abs(group.after) - abs(group.before) for group in change.judged), default=None)
         text = "; ".join(told) or "no group has enough held-out rows beside the reference"
-        table.append(_gate(f"mitigation/{name}", largest, None, "not applicable", text))
+        place = f"mitigation/{name}/{rate}" if rate else f"mitigation/{name}"
+        table.append(_gate(place, largest, None, "not applicable", text))
     return table
 
 
 def constraint(applied: AppliedMitigation) -> GateResult:
     """What mitigation came to; a constraint that wasn't reached holds nothing back."""
     name = "mitigation/effect"
+    if applied.thresholds is not None:
+        return _gate(name, None, None, "not applicable", _drawn(applied.thresholds, applied.left_out))
     if applied.max_disparity is None:
         text = "label and protected attributes are independent in the training rows as they are: nothing was changed"
         if applied.effect:
@@ -167,23 +191,32 @@ def constraint(applied: AppliedMitigation) -> GateResult:
     if not applied.reached:
         text += "; raise iterations or maxDisparity, or bring more rows"
     if applied.left_out:
-        text += f"; too few rows for a constraint: {_listed(applied.left_out)}"
+        text += f"; too few rows for a constraint: {listed(applied.left_out)}"
     return at_most(name, max(step.training, step.validation), applied.max_disparity, text)
+
+
+def _drawn(told: FittedThresholds, left_out: list[str]) -> str:
+    """What randomised thresholds come to on held-out rows."""
+    by = f"input {told.subject}" if told.subject else "all of the row, so that rows that are alike share a draw"
+    text = f"thresholds of {len(told.groups)} groups, fitted on {told.rows} rows that nothing else uses; on held-out "
+    text += f"rows {told.held_out_drawn} decisions are drawn (by {by}), {told.held_out_base} are by the model's own "
+    text += f"threshold; accuracy over all draws {told.held_out_accuracy:.4f}"
+    if left_out:
+        text += f"; too few rows for thresholds: {listed(left_out)}"
+    return text
 
 
 def _shown(interval: Interval) -> str:
     return f"[{interval.lower:+.4f}, {interval.upper:+.4f}]"
 
 
-def _listed(groups: list[str], most: int = 10) -> str:
-    beyond = f" and {len(groups) - most} more" if len(groups) > most else ""
-    return (", ".join(groups[:most]) or "none") + beyond
-
-
-def optimisation(model: bytes, rows: Dataset, level: str, threads: int) -> tuple[GateResult, float]:
+def optimisation(
+    model: bytes, rows: Dataset, level: str, threads: int, running: Running = lambda session: session
+) -> tuple[GateResult, float]:
     """What graph optimisation G(θ) brings on this node (no budget: the level is the manifest's), and seconds a row
-    takes."""
-    plain, optimised = latencies([session(model, "none", threads), session(model, level, threads)], rows, runs=150)
+    takes. ``running``: how a session is run."""
+    sessions = [running(session(model, at, threads)) for at in ("none", level)]
+    plain, optimised = latencies(sessions, rows, runs=150)
     text = f"one row on this node: {plain * 1e6:.0f} µs as exported, {optimised * 1e6:.0f} µs at level {level}"
     return _gate(OPTIMIZATION, optimised / plain, None, "not applicable", text), optimised
 

@@ -24,7 +24,7 @@ from governed_serving.records import (
     timestamp,
     within_limit,
 )
-from governed_serving.trainer.dataset import Masker, Scanner
+from governed_serving.trainer.dataset import Scanner, TextMasker
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.prepare import Prepared, plain, prepare
 from governed_serving.trainer.progress import Narrator
@@ -65,8 +65,9 @@ class Dependencies:
     report: Report
     data_cipher: Callable[[], Cipher]
     artefact_cipher: Callable[[], Cipher]
+    coin_key: Callable[[], bytes]
     scanner: Scanner
-    masker: Masker | None
+    masker: TextMasker | None
 
 
 class Job:
@@ -104,7 +105,9 @@ class Job:
         from governed_serving.trainer.pipeline import Pipeline
 
         resolved = self._resolved
-        pipeline = Pipeline(resolved.name, resolved.spec, prepared, volume, key=key, code=code)
+        pipeline = Pipeline(
+            resolved.name, resolved.spec, prepared, volume, key=key, code=code, coin_key=self._rooms.coin_key
+        )
         made = pipeline.make(self._epoch)
         sealed = self._rooms.artefact_cipher().seal(made.packed, made.digest.encode())
         blob = self._rooms.archive.put_blob(sealed)
@@ -128,6 +131,8 @@ class Job:
         shipped: dict[str, object] = {"variant": made.variant}
         if made.mitigation:
             trained["mitigation"] = shipped["mitigation"] = made.mitigation
+        if made.thresholds is not None:
+            trained["thresholds"] = wire(made.thresholds)
         judged = {**wire(table), "measured": made.measured, "node": node()}
         steps = [
             LedgerEntry("dataset", *about, data, now, digest=data, summary=summary(prepared)),
@@ -194,7 +199,7 @@ def training_key(resolved: ResolvedModel, source: bytes, code: str) -> str:
     parts = [
         resolved.training_hash(),
         hashlib.sha256(source).hexdigest(),
-        masking.model_dump_json(exclude={"direction"}) if masking else "",
+        masking.model_dump_json(exclude={"direction": True, "names": {"budget"}}) if masking else "",
         code,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -4,7 +4,7 @@ path."""
 from governed_api.governance import Masking
 from governed_serving.crypto import Keyring
 from governed_serving.privacy import MaskingError, masker, scan
-from governed_serving.trainer.dataset import Masker, Scanner
+from governed_serving.trainer.dataset import Scanner, TextMasker
 from governed_serving.trainer.errors import TrainingFailed
 
 
@@ -13,7 +13,7 @@ def scanner() -> Scanner:
     return scan
 
 
-def masker_of(masking: Masking | None, keyring: Keyring) -> Masker | None:
+def masker_of(masking: Masking | None, keyring: Keyring) -> TextMasker | None:
     """The masker that the server will use with the same rules, None without them.
 
     It raises TrainingFailed where a text can't be masked (failurePolicy Closed): unmasked text must not be learnt.

@@ -12,6 +12,7 @@ from governed_api.base import wire
 from governed_api.evidence import (
     AppliedMitigation,
     Evaluation,
+    FittedThresholds,
     GateTable,
     Importance,
     Mitigation,
@@ -19,11 +20,12 @@ from governed_api.evidence import (
     Unmitigated,
 )
 from governed_api.governance import Bias
-from governed_api.lifecycle import Reductions
+from governed_api.lifecycle import Reductions, Thresholds
 from governed_api.model import GovernedModelSpec
 from governed_api.report import GateResult
 from governed_serving import artefact
-from governed_serving.trainer import conformal, documents, evaluation, export, gates
+from governed_serving.crypto import Coins
+from governed_serving.trainer import conformal, documents, evaluation, export, gates, thresholds
 from governed_serving.trainer.audit import favorable
 from governed_serving.trainer.compression import compress
 from governed_serving.trainer.dataset import Dataset, reweighing, split
@@ -54,6 +56,7 @@ class Made:
     measured: dict[str, float]
     epochs: int
     mitigation: str
+    thresholds: FittedThresholds | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,18 @@ class _Mitigated:
 
 class Pipeline:
     """One training from prepared data to a packed artefact; ``key`` names it, ``code`` is the version of our
-    sources."""
+    sources; ``coin_key`` is asked for where decisions are drawn."""
 
     def __init__(
-        self, name: str, spec: GovernedModelSpec, prepared: Prepared, volume: DataVolume, *, key: str, code: str
+        self,
+        name: str,
+        spec: GovernedModelSpec,
+        prepared: Prepared,
+        volume: DataVolume,
+        *,
+        key: str,
+        code: str,
+        coin_key: Callable[[], bytes],
     ) -> None:
         assert spec.lifecycle.training is not None
         self._name, self._spec, self._training = name, spec, spec.lifecycle.training
@@ -90,7 +101,15 @@ class Pipeline:
         if self._training.conformal is not None:
             seed = self._training.loop.seed
             self._train, self._calibration = conformal.apart(self._train, self._training.conformal, seed)
-        self._fitted = fit(self._train, self._training.preprocess)
+        self._thresholds = self._asked_thresholds()
+        self._fitting: thresholds.FitRows | None = None
+        self._coins: Coins | None = None
+        self._drawn: thresholds.Fitted | None = None
+        if self._thresholds is not None:
+            self._fitting = self._set_apart(self._thresholds)
+            self._secret = coin_key()
+            self._coins = Coins(self._secret, self._subject_place())
+        self._fitted = fit(self._train, self._training.preprocess, self._unseen)
         self._encoded = encode(self._fitted, self._train)
         self._encoded_test = encode(self._fitted, self._test)
         self._mean, self._scale = self._target_scale()
@@ -103,17 +122,42 @@ class Pipeline:
         decision = export.decisions(self._classes, self._mean, self._scale)
         shipped, variant = self._compress(exported, decision, table)
         shipped, sets = self._with_sets(shipped)
+        shipped, mitigated = self._with_thresholds(shipped, mitigated)
         report = self._evaluate(shipped).model_copy(update=self._effect(mitigated, shipped, table))
         report = self._covered(shipped, sets, report, table)
         self._check_least(report.metrics)
         optimise = self._spec.lifecycle.optimization
-        brought, seconds = gates.optimisation(shipped, self._test, optimise.level, optimise.threads)
+        brought, seconds = gates.optimisation(
+            shipped, self._test, optimise.level, optimise.threads, running=self._running
+        )
         table.append(brought)
         packed = artefact.pack(self._files(shipped, variant, report, curve, table))
         metrics, name = flat_metrics(report), documents.mitigation_name(report.mitigation)
+        fitted = report.mitigation.thresholds if report.mitigation else None
         return Made(
-            packed, artefact.digest(packed), variant, metrics, table, {"latencySeconds": seconds}, len(curve), name
-        )
+            packed, artefact.digest(packed), variant, metrics, table, {"latencySeconds": seconds}, len(curve), name,
+            fitted,
+        )  # fmt: skip
+
+    def _asked_thresholds(self) -> Thresholds | None:
+        asked = self._training.mitigation
+        return (asked.thresholds or Thresholds()) if asked.method == "thresholds" else None
+
+    def _set_apart(self, asked: Thresholds) -> thresholds.FitRows:
+        """Training rows that the network won't see. Raises InvalidTraining, before anything is trained."""
+        bias, attributes = self._spec.governance.bias, asked.attributes or self._attributes()
+        assert bias is not None, "a rule of the spec"
+        thresholds.checked(asked, self._prepared.dataset, attributes)
+        self._train, rows = thresholds.apart(self._train, asked, self._training.loop.seed)
+        return thresholds.FitRows.of(asked, rows, favorable(bias, rows.label, self._classes), attributes)
+
+    @property
+    def _unseen(self) -> str | None:
+        return self._thresholds.subject if self._thresholds else None
+
+    def _subject_place(self) -> int | None:
+        names = [feature.name for feature in self._training.data.features]
+        return names.index(self._unseen) if self._unseen else None
 
     def _target_scale(self) -> tuple[float, float]:
         if self._classes:
@@ -169,8 +213,8 @@ class Pipeline:
         """Of training and validation rows. Raises InvalidTraining where there is nothing to constrain."""
         asked, field = self._training.mitigation.reductions or Reductions(), "spec.lifecycle.training.mitigation.method"
         if len(self._classes) != 2:
-            found = len(self._classes)
-            raise InvalidTraining(field, f"reductions need a label with two classes, found {found}: use reweighing")
+            classes = len(self._classes)
+            raise InvalidTraining(field, f"reductions need a label with two classes, found {classes}: use reweighing")
         train, held = (
             Moments(asked.constraint, favorable(bias, p.label, self._classes), self._protected(p))
             for p in (self._train, self._validation)
@@ -224,20 +268,38 @@ class Pipeline:
     def _predictions(self, network: Network, encoded: Encoded) -> evaluation.Predictions:
         return evaluation.Predictions(export.softmax(export.torch_scores(network, encoded)), self._classes)
 
+    def _with_thresholds(self, model: bytes, mitigated: _Mitigated | None) -> tuple[bytes, _Mitigated | None]:
+        """The model with drawn decisions, by thresholds that are fitted on what ships, compressed or not."""
+        on = self._fitting
+        if on is None or self._coins is None:
+            return model, mitigated
+        plain, place = self._session(model), int(self._codes(np.ones(1, bool))[0])
+        scores = evaluation.predict(plain, on.rows).scores
+        self._drawn = thresholds.fit(on, scores, place, self._coins.commitment)
+        before = evaluation.predict(plain, self._test)
+        applied = AppliedMitigation(
+            method="thresholds", constraint=on.asked.constraint, left_out=on.left_out, thresholds=self._drawn.told
+        )
+        return thresholds.extend(model, self._drawn, on.rows), _Mitigated(applied, before)
+
     def _effect(self, mitigated: _Mitigated | None, model: bytes, table: list[GateResult]) -> dict[str, object]:
         """What mitigation did, on held-out rows; its lines are added to ``table``."""
         bias = self._spec.governance.bias
         if mitigated is None or bias is None:
             return {}
-        before = mitigated.before
+        before, applied = mitigated.before, mitigated.applied
         after = evaluation.predict(self._session(model), self._test)
+        if self._drawn is not None and after.rules is not None:
+            chances, deserved = after.scores[:, self._drawn.favorable], favorable(bias, self._test.label, self._classes)
+            told = thresholds.measured(self._drawn.told, chances, deserved, after.rules != artefact.BASE_RULE)
+            applied = applied.model_copy(update={"thresholds": told})
         table += gates.mitigation(bias, self._test, before, after)
-        table.append(gates.constraint(mitigated.applied))
+        table.append(gates.constraint(applied))
         unmitigated = Unmitigated(
             metrics=evaluation.quality(before, self._test.label),
             largest_disparity=evaluation.largest_disparity(bias, self._test, before),
         )
-        return {"unmitigated": unmitigated, "mitigation": mitigated.applied}
+        return {"unmitigated": unmitigated, "mitigation": applied}
 
     def _agreement(self, network: Network, exported: onnx.ModelProto) -> GateResult:
         difference = export.largest_difference(network, exported, self._encoded_test, not self._classes)
@@ -271,8 +333,10 @@ class Pipeline:
         if asked is None or rows is None:
             return model, None
         predictions = evaluation.predict(self._session(model), rows)
-        found = conformal.calibrate(asked, rows, predictions, self._attributes() if asked.group_conditional else [])
-        return conformal.extend(model, found, rows), found
+        calibrated = conformal.calibrate(
+            asked, rows, predictions, self._attributes() if asked.group_conditional else []
+        )
+        return conformal.extend(model, calibrated, rows), calibrated
 
     def _covered(
         self, model: bytes, sets: conformal.Calibrated | None, report: Evaluation, table: list[GateResult]
@@ -289,26 +353,33 @@ class Pipeline:
         bias = self._spec.governance.bias
         return [a.name for a in bias.protected_attributes] if bias is not None else []
 
-    def _session(self, model: bytes) -> InferenceSession:
+    def _session(self, model: bytes) -> InferenceSession | thresholds.Drawn:
         optimise = self._spec.lifecycle.optimization
-        return session(model, optimise.level, optimise.threads)
+        return self._running(session(model, optimise.level, optimise.threads))
+
+    def _running(self, opened: InferenceSession) -> InferenceSession | thresholds.Drawn:
+        """As the server runs it: with draws where the graph takes them."""
+        if self._coins is None or self._drawn is None:
+            return opened
+        return thresholds.Drawn(opened, self._coins, self._drawn.favorable)
 
     def _evaluate(self, model: bytes) -> Evaluation:
         bias, running = self._spec.governance.bias, self._session(model)
         predictions = evaluation.predict(running, self._test)
         weights = evaluation.importances(running, self._test, self._training.loop.seed)
         parts = {"training": self._train, "validation": self._validation, "test": self._test}
+        parts |= {"thresholds": self._fitting.rows} if self._fitting is not None else {}
         return Evaluation(
             rows={name: part.rows for name, part in parts.items()},
             metrics=evaluation.quality(predictions, self._test.label),
             groups=evaluation.group_tables(bias, self._test, predictions) if bias is not None else {},
-            offers=self._offers(bias, running, predictions) if bias is not None else {},
+            offers=self._offers(bias, running, predictions) if bias is not None and self._drawn is None else {},
             importances=[Importance(feature=n, value=v) for n, v in sorted(weights.items(), key=lambda item: -item[1])],
             data=self._prepared.audit,
         )
 
     def _offers(
-        self, bias: Bias, running: InferenceSession, predictions: evaluation.Predictions
+        self, bias: Bias, running: InferenceSession | thresholds.Drawn, predictions: evaluation.Predictions
     ) -> dict[str, Mitigation]:
         fit = evaluation.Judged(self._validation, evaluation.predict(running, self._validation))
         held = evaluation.Judged(self._test, predictions)
@@ -326,22 +397,25 @@ class Pipeline:
     ) -> dict[str, bytes]:
         files = {
             "model.onnx": model,
-            "background.json": documents.encode(documents.background(self._train)),
+            "background.json": documents.encode(documents.background(self._train, self._unseen)),
             "training.json": documents.encode({"curve": curve, "dataset": wire(self._prepared.manifest)}),
             "reference.json": documents.encode(self._reference(model)),
             "evaluation.json": documents.encode(wire(report)),
             "gates.json": documents.encode(wire(GateTable(gates=gates.reproducible(table)))),
         }
         origin = documents.lineage(self._prepared.manifest.digest, self._key, self._code)
-        shipped = documents.Shipped(variant, origin, dict(files), documents.mitigation_name(report.mitigation))
+        coin = None
+        if self._coins is not None:
+            coin, files[artefact.COIN_KEY] = artefact.Coin(self._unseen or ""), self._secret
+        shipped = documents.Shipped(variant, origin, dict(files), documents.mitigation_name(report.mitigation), coin)
         files["model.json"] = documents.manifest(self._name, self._spec, self._train, self._fitted, shipped)
         return files
 
     def _reference(self, model: bytes) -> dict[str, object]:
         bias, running = self._spec.governance.bias, self._session(model)
         rows = self._train.at(sample(self._train, documents.REFERENCE_ROWS, self._training.loop.seed))
-        favorable = bias.favorable_outcome.label if bias else None
-        return documents.reference(self._train, evaluation.predict(running, rows), favorable)
+        favourable = bias.favorable_outcome.label if bias else None
+        return documents.reference(self._train, evaluation.predict(running, rows), favourable, self._unseen)
 
 
 def flat_metrics(report: Evaluation) -> dict[str, float]:

@@ -12,7 +12,7 @@ from governed_api.lifecycle import Training
 from governed_api.model import GovernedModelSpec
 from governed_serving.decoding import decode_msgpack
 from governed_serving.trainer import audit
-from governed_serving.trainer.dataset import Dataset, Masker, Scanner, manifest, masked, scan, typed
+from governed_serving.trainer.dataset import Dataset, Scanner, TextMasker, manifest, masked, scan, typed
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.sources import read
 from governed_serving.trainer.volume import DataVolume
@@ -31,7 +31,7 @@ class Prepared:
 
 
 def prepare(
-    spec: GovernedModelSpec, source: bytes, volume: DataVolume, key: str, *, scanner: Scanner, masker: Masker | None
+    spec: GovernedModelSpec, source: bytes, volume: DataVolume, key: str, *, scanner: Scanner, masker: TextMasker | None
 ) -> Prepared:
     """Prepared data of this training ``key``: from the volume when a killed Job left it there, else from ``source``.
 

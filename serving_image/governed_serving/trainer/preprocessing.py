@@ -64,10 +64,17 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """An input that clients send and the network doesn't see: whom a decision is about."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """All fitted features, in the manifest's order."""
 
-    features: list[Numeric | Categorical | Text]
+    features: list[Numeric | Categorical | Text | Unseen]
 
     @property
     def texts(self) -> list[Text]:
@@ -85,9 +92,14 @@ class Preprocessing:
         return [TABULAR] * (self.width > 0) + [f"tokens_{k}" for k in range(len(self.texts))]
 
 
-def fit(train: Dataset, spec: Preprocess) -> Preprocessing:
-    """Statistics of the training rows."""
-    return Preprocessing([_fit_one(n, column, train.types[n], spec) for n, column in train.features.items()])
+def fit(train: Dataset, spec: Preprocess, unseen: str | None = None) -> Preprocessing:
+    """Statistics of the training rows; none of ``unseen``, which the network is to know nothing of."""
+    return Preprocessing(
+        [
+            Unseen(n) if n == unseen else _fit_one(n, column, train.types[n], spec)
+            for n, column in train.features.items()
+        ]
+    )
 
 
 def _fit_one(name: str, column: Column, kind: str, spec: Preprocess) -> Numeric | Categorical | Text:

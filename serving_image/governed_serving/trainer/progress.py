@@ -20,7 +20,11 @@ class Narrator:
         self._stream, self._interval, self._last = stream, interval, 0.0
         self._bar: Progress | None = None
         if stream.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"))
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
+            )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True)
 
     def __enter__(self) -> "Narrator":

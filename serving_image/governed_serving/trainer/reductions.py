@@ -89,8 +89,8 @@ class Moments:
 
     def weighted(self, multipliers: Multipliers) -> Weighted:
         """The classification that these multipliers ask for."""
-        known = np.array([multipliers.get(name, 0.0) for name in self.names])
-        cost = np.where(self._favorable, -1.0, 1.0) / len(self._favorable) + known @ self._shares
+        weights = np.array([multipliers.get(name, 0.0) for name in self.names])
+        cost = np.where(self._favorable, -1.0, 1.0) / len(self._favorable) + weights @ self._shares
         size = np.abs(cost)
         return Weighted(cost < 0, (size * len(size) / size.sum()).astype(np.float32))
 

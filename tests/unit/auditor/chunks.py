@@ -44,9 +44,10 @@ class Ledger:
         self.entries.append({**fields, "blob": chunk.digest, "frame": 0, "index": 0})
         return chunk_identity(chunk.data)
 
-    def find(self, *, id: str) -> list[Any]:
+    def find_all(self, *, id: str, type: str) -> list[Any]:
         assert id == self.request
-        return [SimpleNamespace(index=i, fields=lambda one=one: one) for i, one in enumerate(self.entries)]
+        found = [SimpleNamespace(index=i, fields=lambda one=one: one) for i, one in enumerate(self.entries)]
+        return [one for one in found if one.fields()["type"] == type]
 
     def get_blob(self, address: str, *, entry: int) -> bytes:
         assert entry >= 0

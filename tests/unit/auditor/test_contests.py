@@ -16,15 +16,15 @@ import pytest
 from governed_api.model import GovernedModelSpec
 from governed_api.report import PodVerdict
 from governed_api.roles import Role, bearer_token
-from governed_serving.archive.client import ArchiveClient, Found
-from governed_serving.archive.errors import Unreachable
+from governed_serving.archive.client import PAGE, ArchiveClient, FetchedEntry
+from governed_serving.archive.errors import Unreachable, Unverified
 from governed_serving.archive.tokens import model_token
 from governed_serving.archive.verify.beside import Beside
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.contests import open_contests, read_contests
 from governed_serving.auditor.service.decisions import Decisions
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.workers.contest import ContestWorker
@@ -33,7 +33,7 @@ from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.dossier.contests import contests, contests_section
 from governed_serving.dossier.documents import read_report
 from governed_serving.dossier.dossier import Dossier, LedgerView
-from governed_serving.dossier.laws.facts import Finding
+from governed_serving.dossier.laws.facts import ItemResult
 from governed_serving.dossier.laws.judging import judge_clauses
 from governed_serving.journal import Journal, open_chunk
 from governed_serving.records import EventRecord, LedgerEntry, timestamp
@@ -58,8 +58,9 @@ class Site:
         persons = Persons(self._as, "credit")
         self.app = application(
             Dependencies(
-                state, self.journal, Metrics("default", "credit"), str, dict, lambda: None, None, self.client, None,
-                persons, 30 * DAY, Decisions(self.client, SegmentCipher(keyset), "default", state.subject, 30 * DAY),
+                state, self.journal, AuditorMetrics("default", "credit"), str, dict, lambda: None, None, self.client,
+                None, persons, 30 * DAY,
+                Decisions(self.client, SegmentCipher(keyset), "default", state.subject, 30 * DAY),
             )
         )  # fmt: skip
         if begin:
@@ -287,9 +288,9 @@ async def test_an_id_that_is_none_is_refused(site: Site, id: str) -> None:
     assert (await site.decide(id)).status_code in (400, 404)
 
 
-def _entry(index: int, type: str, id: str, time: float, **summary: Any) -> Found:
+def _entry(index: int, type: str, id: str, time: float, **summary: Any) -> FetchedEntry:
     entry = LedgerEntry(type, "default", "credit", id, timestamp(time), summary=summary)
-    return Found(index, msgspec.Raw(msgspec.json.encode(entry)))
+    return FetchedEntry(index, msgspec.Raw(msgspec.json.encode(entry)))
 
 
 def test_one_of_before_deadlines_has_one_by_the_manifest() -> None:
@@ -330,7 +331,7 @@ async def test_open_and_overdue_contests_are_counted_and_reported(site: Site, tm
     assert (worker.run_once(), worker.counts) == (1, (0, 0))
 
 
-def _ledger(*found: Found) -> LedgerView:
+def _ledger(*found: FetchedEntry) -> LedgerView:
     view = LedgerView()
     for one in found:
         entry = msgspec.json.decode(one.entry, type=LedgerEntry)
@@ -343,14 +344,14 @@ OPEN = _entry(1, "acknowledgement", "a", 0.0, kind="review", state="open", deadl
 CLOSED = _entry(2, "review", "a", 1.0, state="decided", outcome="Upheld", contests=[1], late=False)
 
 
-def _told(*found: Found) -> Dossier:
+def _told(*found: FetchedEntry) -> Dossier:
     """A dossier over contests, of a model whose decisions can be contested."""
     report = read_report({"auditor": {"verdict": "Pass"}}, [])
     made = datetime.fromtimestamp(10.0 * DAY, UTC)
     return Dossier("credit", made, report=report, ledger=_ledger(*found), manifest=GovernedModelSpec())
 
 
-def _review(dossier: Dossier) -> Finding:
+def _review(dossier: Dossier) -> ItemResult:
     (pipl,) = [c for c in judge_clauses(dossier) if c.id == "cn-pipl/automated-decisions"]
     (found,) = [f for f in pipl.findings if "contest" in f.what]
     return found
@@ -362,21 +363,23 @@ def _review(dossier: Dossier) -> Finding:
         (
             (),
             "No decision was contested",
-            Finding("present", "no decision was contested; one that is has to be decided within 30d"),
+            ItemResult("present", "no decision was contested; one that is has to be decided within 30d"),
         ),
         (
             (OPEN, CLOSED),
             "1 contested, 0 not decided yet",
-            Finding("present", "1 of 1 contested decisions decided by a person, none past its deadline", 2),
+            ItemResult("present", "1 of 1 contested decisions decided by a person, none past its deadline", 2),
         ),
         (
             (OPEN,),
             "1 not decided yet, of these 1 past the deadline",
-            Finding("contradicted", "1 contested decisions are past their deadline", 1),
+            ItemResult("contradicted", "1 contested decisions are past their deadline", 1),
         ),
     ],
 )
-def test_a_dossier_shows_what_became_of_contests(found: tuple[Found, ...], words: str, finding: Finding) -> None:
+def test_a_dossier_shows_what_became_of_contests(
+    found: tuple[FetchedEntry, ...], words: str, finding: ItemResult
+) -> None:
     dossier = _told(*found)
     assert words in contests_section(dossier)
     assert _review(dossier) == finding
@@ -394,3 +397,64 @@ def test_entries_that_contradict_each_other_are_no_traceback() -> None:
         _entry(5, "acknowledgement", "c", 1.0, kind="review", deadline="soon"),
     ]
     assert [one.index for one in contests(_ledger(OPEN, *odd), datetime.now(UTC))] == [1, 5]
+
+
+async def test_a_flood_of_later_contests_and_decisions_hides_none(site: Site) -> None:
+    """Neither those that were contested before, nor who decided."""
+    await site.contest("request-7")
+    await site.contest("request-8")
+    worker = ContestWorker(site.client, 30 * DAY)
+    assert (worker.run_once(), worker.counts) == (1, (2, 0))
+    flood = [leaf(f"flood-{i}", "acknowledgement", summary={"kind": "review"}) for i in range(PAGE + 5)]
+    site.client.append("server-pod", flood)
+    closed = [leaf(f"flood-{i}", "review") for i in range(PAGE + 5)]
+    site.client.append("server-pod", [*closed, leaf("request-8", "review")])
+    whole = read_contests(site.client, 30 * DAY)
+    assert [one.id for one in whole] == ["request-7"]
+    assert (worker.run_once(), worker.counts) == (1, (1, 0))
+    assert ContestWorker(site.client, 30 * DAY).run_once() == 1, "one that begins now finds it as well"
+    assert (worker.run_once(), worker.counts) == (0, (1, 0))
+    site.client.append("server-pod", [leaf("request-7", "review")])
+    assert (worker.run_once(), worker.counts) == (1, (0, 0))
+
+
+async def test_a_decision_that_is_read_before_its_contest_is_remembered(site: Site) -> None:
+    """It came between the two questions of one look."""
+    worker, find_all = ContestWorker(site.client, 30 * DAY), site.client.find_all
+
+    def between(*, type: str, after: int = -1) -> list[FetchedEntry]:
+        found = find_all(type=type, after=after)
+        if type == "acknowledgement" and not found:
+            site.client.append("server-pod", [leaf("late", "acknowledgement", summary={"kind": "review"})])
+            site.client.append("server-pod", [leaf("late", "review")])
+        return found
+
+    site.client.find_all = between  # type: ignore[method-assign]
+    assert (worker.run_once(), worker.counts) == (0, (0, 0))
+    assert (worker.run_once(), worker.counts) == (0, (0, 0))
+
+
+async def test_a_record_says_of_which_types_it_leaves_entries_out(site: Site) -> None:
+    first = (await site.ask("GET", "/v1/reviews/request-7")).json()
+    assert (first["leftOut"], len(first["explanations"])) == ([], 0)
+    site.client.append("server-pod", [leaf("request-7", "explanation") for _ in range(101)])
+    found = (await site.ask("GET", "/v1/reviews/request-7")).json()
+    assert (found["leftOut"], len(found["explanations"])) == (["explanation"], 100)
+
+
+@pytest.mark.parametrize("rest", ["3", "x", "-1", "99999999"])
+def test_a_list_that_never_ends_is_left(rest: str) -> None:
+    """An archive that names the same place again."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json=[], headers={"X-Governed-Before": rest})
+
+    client = ArchiveClient("http://archive", "t", "credit", transport=httpx.MockTransport(answer), patience=0.0)
+    if rest.isdecimal():
+        with pytest.raises(Unverified, match="listed already"):
+            client.find_all(type="review")
+    else:
+        assert client.find_all(type="review") == []
+    assert len(asked) <= 2

@@ -24,6 +24,8 @@ from governed_serving.dossier.fairness import _corrections
 from governed_serving.dossier.served import ServedRules, _truths
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.metrics.corrections import Corrected
+from governed_serving.fairness.metrics.coverage import set_coverage
+from governed_serving.fairness.metrics.roster import Roster
 from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord, Frame
@@ -107,6 +109,25 @@ async def test_what_is_no_correction_is_refused_and_leaves_nothing(tmp_path: Pat
     answer = await door.post(body)
     assert (answer.status_code, len(door.bodies())) == (400, 1), answer.text
     assert why in answer.json()["error"]
+
+
+async def test_a_correction_of_zero_by_minus_zero_corrects_nothing(tmp_path: Path) -> None:
+    door = Door(tmp_path, {"threshold": 0.5})
+    assert (await door.labels(a=0.0)).status_code == 202
+    answer = await door.post(correction("a", 0.0, -0.0))
+    assert (answer.status_code, len(door.bodies())) == (400, 1)
+    assert "say the same" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("label", [{"x": "y" * 200_000}, ["y" * 200_000, {}], [[["z"]] * 50_000]])
+async def test_a_refusal_quotes_no_more_than_fits(tmp_path: Path, label: Any) -> None:
+    door = Door(tmp_path)
+    for body in (correction("a", "no", label), correction("a", label, "no"), json.dumps(
+        {"labels": [{"id": "a", "label": label}]}
+    ).encode()):  # fmt: skip
+        answer = await door.post(body)
+        assert (answer.status_code, len(answer.text) < 2_200) == (400, True)
+        assert "expected a value or one per row" in answer.json()["error"]
 
 
 async def test_a_label_that_a_prediction_does_not_have_is_not_corrected(tmp_path: Path) -> None:
@@ -202,6 +223,48 @@ def test_coverage_counts_the_corrected_class_also_among_unfavourable_ones() -> N
     assert (mine.coverage.counts[""]["(all)"], mine.labels.corrected) == ([1, 1], 1)
     mine.record(fixed("r0", "perhaps", "no"))
     assert (mine.coverage.counts[""]["(all)"], mine.labels.dropped["repeated"]) == ([1, 1], 1)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("first", "now", "word"),
+    [("yes", "no", "Unknown"), ("no", "yes", "Unknown"), ("yes", "yes", "Pass"), ("no", "no", "Fail")],
+    ids=["to fail", "to pass", "both pass", "both fail"],
+)
+def test_corrections_en_masse_make_no_verdict_about_coverage(first: str, now: str, word: str, replicas: int) -> None:
+    """Every set holds "yes" alone; whoever corrects all labels decides the figures, and no word."""
+    folds = [covering(CLASSES) for _ in range(replicas)]
+    for number in range(400):
+        mine = folds[number % replicas]
+        mine.record(answered(number, ["F"], np.array([[False, False, True]])))
+        mine.record(said(f"r{number}", first))
+        if now != first:
+            mine.record(fixed(f"r{number}", first, now))
+        elif number < 5:  # a slip, put right again
+            mine.record(fixed(f"r{number}", first, "perhaps"))
+            mine.record(fixed(f"r{number}", "perhaps", first))
+    for place, fold in enumerate(folds):  # a restart
+        folds[place] = covering(CLASSES)
+        assert folds[place].load(msgspec.msgpack.decode(msgspec.msgpack.encode(fold.dump())))
+    whole = add_up(folds[0].tally(), [fold.tally() for fold in folds[1:]])
+    assert whole.coverage[""]["(all)"] == [400 * (now == "yes"), 400]
+    assert whole.first_coverage is not None
+    assert whole.first_coverage[""]["(all)"] == [400 * (first == "yes"), 400]
+    roster = Roster({"sex": {"F": 1.0}})
+    found = set_coverage(BIAS, 0.9, whole.coverage, roster, None, whole.first_coverage)
+    assert (found.overall.verdict, found.overall.covered) == (word, 400 * (now == "yes"))
+    assert {one.verdict for one in found.groups.get("sex", [found.overall])} == {word}
+
+
+def test_without_corrections_coverage_is_counted_once() -> None:
+    mine = covering(CLASSES)
+    mine.record(answered(0, ["F"], np.array([[False, False, True]])))
+    mine.record(said("r0", "yes"))
+    assert (mine.tally().first_coverage, add_up(mine.tally(), []).first_coverage) == ({}, None)
+    older = {name: value for name, value in mine.dump().items() if name != "firstCoverage"}
+    read = covering(CLASSES)
+    assert read.load(msgspec.msgpack.decode(msgspec.msgpack.encode(older)))
+    assert read.first_coverage.dump() == mine.coverage.dump(), "a snapshot of an earlier version"
 
 
 def test_corrections_that_wait_are_bounded_and_counted() -> None:

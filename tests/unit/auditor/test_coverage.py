@@ -14,7 +14,7 @@ from governed_api.evidence import ConformalCoverage, ConformalEvaluation
 from governed_api.governance import Bias
 from governed_api.verdict import wire
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.process import _calibration
 from governed_serving.auditor.service.tally import add_up
 from governed_serving.fairness.counts.coverage import CoverageCounts, is_covered, packed
@@ -166,7 +166,7 @@ def test_what_is_shown_and_what_is_not() -> None:
         "group": "(all)", "rows": 10_000, "covered": 9200, "coverage": 0.92,
         "lower": found.overall.lower, "upper": found.overall.upper, "verdict": "Pass", "least": None,
     }  # fmt: skip
-    metrics = Metrics("default", "loans")
+    metrics = AuditorMetrics("default", "loans")
     metrics.coverage(found)
     assert 'governed_auditor_set_coverage{attribute="sex",group="F",name="loans",namespace="default"} 0.8' in (
         metrics.text().decode()

@@ -12,7 +12,7 @@ import pytest
 
 from governed_api.governance import Bias
 from governed_api.roles import Role, bearer_token
-from governed_serving.archive.client import Appended, ArchiveClient
+from governed_serving.archive.client import AppendAnswer, ArchiveClient
 from governed_serving.archive.errors import Refused, Unreachable
 from governed_serving.archive.tokens import model_token
 from governed_serving.archive.verify.sources import DirectorySource
@@ -21,7 +21,7 @@ from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.entries import dead_letter, entries_of
 from governed_serving.auditor.service.errors import Unusable
 from governed_serving.auditor.service.label_door import LabelDoor
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.reviews import MAX_BY, MAX_REASON, acknowledgement
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.state import AuditState, Subject
@@ -154,7 +154,7 @@ class Mortal:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    def append_batch(self, stream: str, first: int, batch: list[bytes]) -> Appended:
+    def append_batch(self, stream: str, first: int, batch: list[bytes]) -> AppendAnswer:
         self.calls += 1
         if self.calls == self._call and not self._after:
             raise Killed
@@ -208,7 +208,7 @@ def test_what_may_pass_is_tried_again_and_never_a_dead_letter(
 
 
 def raising(error: Exception) -> Any:
-    def append(*_: Any) -> Appended:
+    def append(*_: Any) -> AppendAnswer:
         raise error
 
     return append
@@ -331,7 +331,7 @@ async def test_a_label_whose_id_no_request_can_have_is_refused_at_the_door(id: s
     fold: Any = SimpleNamespace(bias=BIAS, classes={})
     state: Any = SimpleNamespace(tail=SimpleNamespace(fold=fold), subject=None, admit_labels=LabelDoor(fold).admit)
     journal: Any = SimpleNamespace(append=None)
-    app = application(Dependencies(state, journal, Metrics("default", "credit"), str, dict, lambda: None))
+    app = application(Dependencies(state, journal, AuditorMetrics("default", "credit"), str, dict, lambda: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auditor") as client:
         answer = await client.post("/v1/labels", json={"labels": [{"id": id, "label": 1}]})
     assert answer.status_code == 400

@@ -18,7 +18,7 @@ from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
 from governed_serving.auditor.service.labels import Waiting
 from governed_serving.auditor.service.live import Live
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.workers import check as checking
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
@@ -218,7 +218,7 @@ async def test_missing_attributes_are_seen_in_summary_and_metrics(tmp_path: Path
     place.workers.fold_all()
     assert place.workers.state.verdict.summary == "42 of 100 samples; sex missing in 12 of 42"
     assert wire(place.workers.state.verdict)["favorableOutcome"] == BIAS["favorableOutcome"]
-    metrics = Metrics("default", "chat")
+    metrics = AuditorMetrics("default", "chat")
     metrics.missing(place.workers.state.verdict.missing)
     expected = 'governed_auditor_attribute_missing_rows{attribute="sex",name="chat",namespace="default"} 12.0'
     assert expected in metrics.text().decode()

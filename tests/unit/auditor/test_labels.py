@@ -12,7 +12,7 @@ import pytest
 from governed_api.governance import Bias, FavorableOutcome
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.crypto import SegmentCipher
@@ -40,7 +40,7 @@ class Door:
         assert state.door is not None
         self.refused, recent = state.door.refused, state.door._recent
         self.kept = lambda: sum(map(len, recent.values()))
-        parts = Dependencies(state, self.journal, Metrics("default", "loans"), str, dict, lambda: None)
+        parts = Dependencies(state, self.journal, AuditorMetrics("default", "loans"), str, dict, lambda: None)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(application(parts)), base_url="http://auditor")
 
     async def post(self, body: bytes) -> httpx.Response:

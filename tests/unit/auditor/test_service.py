@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from governed_api.governance import Bias
-from governed_serving.archive.client import Appended
+from governed_serving.archive.client import AppendAnswer
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_door import LabelDoor
 from governed_serving.auditor.service.merging import merged
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.process import Service
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
@@ -81,15 +81,15 @@ class Archive:
         assert stream
         return len(self.entries)
 
-    def append_batch(self, stream: str, first: int, entries: list[bytes]) -> Appended:
+    def append_batch(self, stream: str, first: int, entries: list[bytes]) -> AppendAnswer:
         assert stream.startswith("server-pod.")
 
-        def work() -> Appended:
+        def work() -> AppendAnswer:
             assert first <= len(self.entries), "a gap"
             known = self.entries[first : first + len(entries)]
             assert known == entries[: len(known)], "a number repeated with other content"
             self.entries += entries[len(known) :]
-            return Appended(first, len(self.entries), [(first, len(entries))])
+            return AppendAnswer(first, len(self.entries), [(first, len(entries))])
 
         return self._call(work)
 
@@ -123,7 +123,7 @@ def test_shipping_arrives_once_whatever_call_the_process_dies_in(
 
 def test_a_stream_whose_entries_are_refused_holds_up_no_other_and_is_told(tmp_path: Path, keyset: Keyset) -> None:
     class Choosy(Archive):
-        def append_batch(self, stream: str, first: int, entries: list[bytes]) -> Appended:
+        def append_batch(self, stream: str, first: int, entries: list[bytes]) -> AppendAnswer:
             if stream.startswith("explainer-pod."):
                 raise Refused(400, "entry 0: type must be one of …")
             return super().append_batch(stream, first, entries)
@@ -190,6 +190,53 @@ def test_entries_are_canonical_byte_for_byte(tmp_path: Path, keyset: Keyset) -> 
         ),
     ]
     assert found == [canonical(entry) for entry in expected]
+
+
+UNITS = {"microseconds": np.array([7, 0, 9, 1 << 40], "<i8").tobytes()}
+
+
+@pytest.mark.parametrize(
+    ("units", "told"),
+    [
+        ({}, [{}] * 4),
+        (UNITS, [{"units": {"microseconds": each, "rows": 1}} for each in (7, 0, 9, 1 << 40)]),
+        ({"started": np.ones(4, "<i8").tobytes()}, [{"units": {"started": 1}}] * 4),
+        ({"euros": bytes(32), "tokensIn": bytes(31)}, [{}] * 4),
+    ],
+    ids=["older", "rows", "started", "unknown"],
+)
+@pytest.mark.parametrize("callers", [[], ["p1", "", "p2", "p1"]])
+def test_entries_name_who_asked_by_a_pseudonym_and_what_they_used_and_stay_canonical(
+    tmp_path: Path,
+    keyset: Keyset,
+    callers: list[str],
+    units: dict[str, bytes],
+    told: list[dict[str, dict[str, int]]],
+) -> None:
+    cipher = SegmentCipher(keyset)
+    single = framed(asked(0, "M", "yes"))
+    times = np.full(4, 5.0, "<f8").tobytes()
+    ids = [f"request-{n}" for n in range(4)]
+    rows = np.ones(4, "<i4").tobytes()
+    frame = msgspec.structs.replace(
+        single, ids=ids, times=times, rows=rows, client_ids=[], callers=callers, units=units
+    )
+    with Journal(tmp_path, "server-pod", cipher) as journal:
+        journal.append_blocking(frame)
+    chunk = JournalReader(tmp_path, "server-pod", cipher).chunk(0)
+    assert chunk is not None
+    entries = [
+        (request, {"caller": who, **used} if who else {})
+        for request, who, used in zip(ids, callers or [""] * 4, told, strict=True)
+    ]
+    expected = [
+        LedgerEntry(
+            "prediction", "default", "loans", request, timestamp(5.0), frame.revision, chunk.digest, chunk.first_seq,
+            index, summary=summary,
+        )
+        for index, (request, summary) in enumerate(entries)
+    ]  # fmt: skip
+    assert [entry for entry, _ in entries_of(chunk, "default")] == [canonical(one) for one in expected]
 
 
 def test_restarts_anywhere_give_the_state_of_an_undisturbed_run(tmp_path: Path, keyset: Keyset) -> None:
@@ -309,7 +356,7 @@ def test_label_memory_is_bounded_and_counts_what_it_loses() -> None:
 
 
 def test_the_labels_memory_is_told_to_prometheus() -> None:
-    fold, metrics = Fold(BIAS, "r1", label_capacity=10), Metrics("loans", "m")
+    fold, metrics = Fold(BIAS, "r1", label_capacity=10), AuditorMetrics("loans", "m")
     none: Any = SimpleNamespace(verdict=judge(BIAS, fold.cells()), metrics=metrics, door=LabelDoor(fold))
     process: Any = SimpleNamespace(state=none, metrics=metrics, replicas=None, checks=None, live=None)
 
@@ -389,5 +436,5 @@ def test_outcomes_of_words_numbers_and_scores() -> None:
 async def test_a_client_that_goes_in_the_middle_of_a_body_is_refused_not_a_traceback(path: str) -> None:
     state: Any = SimpleNamespace(tail=object(), subject=None)
     journal: Any = SimpleNamespace(append=None)
-    app = application(Dependencies(state, journal, Metrics("default", "loans"), str, dict, lambda: None))
+    app = application(Dependencies(state, journal, AuditorMetrics("default", "loans"), str, dict, lambda: None))
     assert await cut_short(app, "POST", path, (), b'{"labels": [') == [400]

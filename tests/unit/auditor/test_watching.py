@@ -14,7 +14,7 @@ from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.live import Live
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.workers import check as checking
 from governed_serving.blackbox.errors import PredictorAway
@@ -64,7 +64,7 @@ def test_an_alarm_is_raised_recorded_and_ended(tmp_path: Path, keyset: Keyset, m
         place.workers.look()
         if part == 1:
             raised = dict(place.live.alarms.raised)
-            metrics = Metrics("default", "loans")
+            metrics = AuditorMetrics("default", "loans")
             metrics.findings(place.checks.findings, raised)
             text = metrics.text().decode()
             place.workers.state.counted.save()

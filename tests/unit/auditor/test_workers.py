@@ -18,7 +18,7 @@ from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import Settled
 from governed_serving.auditor.service.labels import Row
 from governed_serving.auditor.service.live import Live
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.process import EXPECTED
 from governed_serving.auditor.service.replicas import OtherReplicas
 from governed_serving.auditor.service.scheduling import Loop, Scheduler, Worker
@@ -173,7 +173,7 @@ def test_readiness_tells_of_what_nobody_expected(vital: bool, error: Exception, 
     eventually(lambda: worker.runs >= 2, within=20)
     assert ("judging stalled, retrying" in scheduler.why_not_ready()) is unready
     assert "judging" in scheduler.failing
-    metrics = Metrics("default", "loans")
+    metrics = AuditorMetrics("default", "loans")
     metrics.workers(scheduler.failures, scheduler.failing)
     text = metrics.text().decode()
     assert 'governed_auditor_worker_failing{name="loans",namespace="default",worker="judging"} 1.0' in text
@@ -453,6 +453,34 @@ def test_the_report_tells_each_verdict_once_and_where_it_is_in_the_ledger(desk: 
     assert (head["samples"], head["inForce"]) == (300, status["auditor"]["alarm"]["inForce"])
     assert not {"id", "groups", "strata", "replicas"} & set(status["auditor"])
     assert status["auditor"]["alarms"] == []
+
+
+def test_what_an_earlier_revision_reported_does_not_outlive_the_first_look(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    earlier = {"verdict": "Unknown", "evidence": "ab" * 32, "ledgerIndex": 3, "deadLetters": 2, "slices": {"found": []},
+               "references": {"religion": "none"}}  # fmt: skip
+    path.write_text(json.dumps({"status": {"auditor": earlier}}))
+    desk.serve(300)
+    desk.fold.run_once()
+    report = ReportWorker(desk.state, ReportWriter(f"file://{path}"))
+    desk.judge.run_once()
+    assert report.run_once() == 1
+    told = json.loads(path.read_bytes())["status"]["auditor"]
+    assert not {"ledgerIndex", "deadLetters"} & set(told)
+    assert "religion" not in told["references"]
+    assert told["evidence"] == desk.state.verdict.evidence
+
+
+def test_a_verdict_that_says_otherwise_names_no_entry_before_it_is_recorded(desk: Desk) -> None:
+    desk.serve(300)
+    desk.fold.run_once()
+    desk.judge.run_once()
+    desk.state.shipped(desk.events()[0], 41)
+    said = desk.state.verdict
+    assert desk.state.replace_verdict(said.without("id", "ledger_index")).ledger_index == 41
+    word = "Fail" if said.verdict == "Pass" else "Pass"
+    found = desk.state.replace_verdict(said.without("id", "ledger_index").changed(verdict=word))
+    assert {"id", "ledger_index"} & found.model_fields_set == set()
 
 
 def without_nulls(value: Any) -> Any:

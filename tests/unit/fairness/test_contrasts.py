@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import binom
 
 from governed_serving.fairness.inference.contrasts import _marginals, _Paired, log_evidence, lower_end
-from governed_serving.fairness.inference.intervals import Interval, katz
+from governed_serving.fairness.inference.intervals import Interval, rate_ratio
 from governed_serving.fairness.metrics.sequences import (
     Form,
     Question,
@@ -165,7 +165,7 @@ def test_undefined_rates_bound_nothing_and_prove_nothing() -> None:
 
 
 def test_one_looks_ratio_has_a_width_when_everyone_is_favoured() -> None:
-    interval = katz(20, 20, 30, 30)
+    interval = rate_ratio(20, 20, 30, 30)
     assert 0.8 < interval.lower < 0.95
     assert 1.05 < interval.upper < 1.2
 

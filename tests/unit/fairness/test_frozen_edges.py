@@ -19,7 +19,7 @@ from governed_serving.fairness.inference.contrasts import log_evidence
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.labelled import label_shares, uneven, worst_case
-from governed_serving.fairness.metrics.measures import Finding, _index_of_shares, findings
+from governed_serving.fairness.metrics.measures import MetricValue, _index_of_shares, findings
 from governed_serving.fairness.metrics.metrics import impact_ratios
 from governed_serving.fairness.metrics.mitigation import reweighing
 from governed_serving.fairness.metrics.roster import Roster, enrolled, panel_of
@@ -64,10 +64,13 @@ def test_a_value_on_its_bound_is_never_decided() -> None:
 
 
 def test_an_interval_that_meets_the_bound_needs_no_more_rows() -> None:
-    one, bounds = Finding("f", "m", 0.5, 100, 200), MetricBounds(name=SPD, threshold_lower=-0.25, threshold_upper=0.25)
+    one, bounds = (
+        MetricValue("f", "m", 0.5, 100, 200),
+        MetricBounds(name=SPD, threshold_lower=-0.25, threshold_upper=0.25),
+    )
     told = [_rows_to_decide(one, bounds, Interval(low, 0.75), 100) for low in (0.25, 0.24, 0.0, -0.5, -1e9)]
     assert told == [None, 9, 300, 1500, None]
-    below, inside = Finding("f", "m", -0.5, 100, 200), Finding("f", "m", 0.2, 100, 200)
+    below, inside = MetricValue("f", "m", -0.5, 100, 200), MetricValue("f", "m", 0.2, 100, 200)
     assert _rows_to_decide(below, bounds, Interval(-0.75, 0.0), 100) == 300
     assert _rows_to_decide(inside, bounds, Interval(-0.7, 0.3), 100) == 300
     assert _rows_to_decide(inside, bounds, Interval(-0.8, 0.21), 1000) == 4000

@@ -10,7 +10,7 @@ from governed_api.governance import RATIOS, SIZES, MetricBounds
 from governed_api.validation import validate
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.inference.intervals import Interval
-from governed_serving.fairness.metrics.measures import Finding
+from governed_serving.fairness.metrics.measures import MetricValue
 from governed_serving.fairness.metrics.verdict import _rows_to_decide, judge
 from support.model_manifests import valid
 from unit.contract.test_validation import metric_names
@@ -111,11 +111,11 @@ def test_a_ratio_takes_its_margin_as_a_ratio() -> None:
 
 def test_the_rows_that_decide_are_those_of_the_nearer_decision() -> None:
     bounds = MetricBounds(name=SPD, threshold_lower=-0.25, threshold_upper=0.25, margin=0.25)
-    on = Finding("f", "m", 0.25, 100, 200)
+    on = MetricValue("f", "m", 0.25, 100, 200)
     assert _rows_to_decide(on, bounds, Interval(-0.25, 0.75), 100) == 300  # half as wide: four times the rows
-    beyond = Finding("f", "m", 0.375, 100, 200)
+    beyond = MetricValue("f", "m", 0.375, 100, 200)
     assert _rows_to_decide(beyond, bounds, Interval(0.125, 0.625), 100) == 300  # to pass or to fail alike
-    near_end = Finding("f", "m", 0.4375, 100, 200)
+    near_end = MetricValue("f", "m", 0.4375, 100, 200)
     assert _rows_to_decide(near_end, bounds, Interval(0.0625, 0.8125), 100) == 300  # to fail, twice as far off
     assert _rows_to_decide(on, bounds.model_copy(update={"margin": None}), Interval(-0.25, 0.75), 100) is None
 

@@ -11,6 +11,7 @@ from governed_api.governance import Bias
 from governed_api.verdict import BiasVerdict, wire
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.metrics import slices
+from governed_serving.fairness.metrics.corrections import Corrected
 from governed_serving.fairness.metrics.roster import Roster, enrolled
 from governed_serving.fairness.metrics.sequences import Question, RateContrast, evidences, intervals
 from governed_serving.fairness.metrics.verdict import judge
@@ -330,3 +331,35 @@ def test_more_are_found_together_than_a_union_bound_would() -> None:
         found = slices._e_bh(weighted, alpha)
         assert {place for place, one in enumerate(weighted) if one >= -log(alpha)} <= set(found)
         assert all(weighted[place] >= -log(alpha * len(found)) for place in found)
+
+
+def deserving(**favoured: float) -> Cells:
+    """Half of 400 people of each sex and race deserve it and are selected with .8; of those whom ``favoured`` names
+    (``f_a``) so many."""
+    cells = Cells(("sex", "race"))
+    for sex, race in product("fm", "ab"):
+        k = round(400 * favoured.get(f"{sex}_{race}", 0.8))
+        cells.put((sex, race), np.array([[400, 400 - k, 0], [0, k, 0]]))
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [(None, True), ({"f_a": 0.4}, True), ({}, False), ({"f_a": 1.0, "f_b": 0.4, "m_a": 0.4, "m_b": 0.4}, False)],
+    ids=["none corrected", "both", "corrected ones alone", "the other way"],
+)
+def test_corrected_labels_make_no_find(first: dict[str, float] | None, found: bool) -> None:
+    bias = Bias.model_validate(
+        {
+            "protectedAttributes": [{"name": "sex"}, {"name": "race"}],
+            "favorableOutcome": {"label": "yes"},
+            "metrics": [{"name": "equalOpportunityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1}],
+            "minSamples": 1,
+        }
+    )
+    now = deserving(f_a=0.4)
+    before = None if first is None else Corrected(deserving(**first), 160, 3200)
+    told = judge(bias, now, None, before)
+    rates = [one for one in told.slices.found if one.measure == "truePositiveRate"]
+    assert ({"sex": "f", "race": "a"} in [one.values for one in rates]) == found
+    assert bool(rates) == found

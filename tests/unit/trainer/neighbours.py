@@ -13,6 +13,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.trainer.job import Dependencies, Job
 from governed_serving.trainer.progress import Narrator
 
+COIN_KEY = bytes(range(32))
 PHONE = re.compile(r"1[3-9]\d{9}")
 
 
@@ -85,7 +86,9 @@ class Workplace:
 
     def job(self, resolved: ResolvedModel) -> Job:
         masker = mask_phones if resolved.spec.governance.privacy.masking else None
-        rooms = Dependencies(self.archive, self.report, lambda: self.cipher, lambda: self.cipher, scan_phones, masker)
+        rooms = Dependencies(
+            self.archive, self.report, lambda: self.cipher, lambda: self.cipher, lambda: COIN_KEY, scan_phones, masker
+        )
         return Job(resolved, rooms, source=self.directory, data=self.directory / "data", narrator=Narrator(interval=0))
 
     def artefact(self, made: dict[str, Any]) -> bytes:

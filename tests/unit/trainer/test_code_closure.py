@@ -159,7 +159,7 @@ from unit.trainer.neighbours import AesCipher, MemoryArchive, MemoryReport
 resolved = ResolvedModel.load(sys.argv[1])
 masker = masker_of(resolved.spec.governance.privacy.masking, None)
 cipher = AesCipher()
-neighbours = Dependencies(MemoryArchive(), MemoryReport(), lambda: cipher, lambda: cipher, scanner(), masker)
+neighbours = Dependencies(MemoryArchive(), MemoryReport(), lambda: cipher, lambda: cipher, bytes, scanner(), masker)
 folder = Path(sys.argv[2])
 Job(resolved, neighbours, source=folder, data=folder / "data", narrator=Narrator(interval=0)).run()
 print("imported", json.dumps({OURS}))

@@ -1,5 +1,6 @@
 """int8 with a scale per row: close to float at every magnitude; one with a scale over the batch doesn't ship."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,14 @@ def product(operator: str) -> onnx.ModelProto:
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", k]) for n, k in (("x", 6), ("y", 3))]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("method", ["dynamicInt8", "staticInt8"])
+def test_what_is_logged_after_a_compression_is_heard_as_before(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    compress(product("MatMul"), Compression(method=method), {"x": np.ones((4, 6), np.float32)})  # type: ignore[arg-type]
+    logging.getLogger("another").warning("heard")
+    assert [record.getMessage() for record in caplog.records] == ["heard"]
 
 
 @pytest.mark.parametrize("operator", ["Gemm", "MatMul"])

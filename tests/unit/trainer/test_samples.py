@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from governed_api.model import GovernedModel
+from governed_serving.trainer.generators import GENERATORS
 from governed_serving.trainer.generators.__main__ import main, requests
 from unit.trainer.manifests import COUNTS
 
 SAMPLES = Path(__file__).parents[3] / "crds" / "samples"
-NAMES = ["admissions", "credit", "reviews"]
+NAMES = ["admissions", "credit", "reviews", "thresholds"]
 
 
 def model(name: str) -> GovernedModel:
@@ -54,6 +55,13 @@ def test_admissions_replays_every_applicant() -> None:
 def test_request_files_are_what_the_generator_gives(name: str) -> None:
     found = sent(name)
     assert requests(name, len(found["instances"]), 8) == found
+
+
+def test_the_requests_of_thresholds_are_rows_of_its_generator() -> None:
+    rows = GENERATORS["credit"](440, 8).columns
+    for row in sent("thresholds")["instances"]:
+        place = rows["applicant"].tolist().index(row["applicant"])
+        assert row == {name: rows[name][place] for name in row}
 
 
 def test_requests_are_no_training_rows() -> None:

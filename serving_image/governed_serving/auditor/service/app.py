@@ -29,7 +29,7 @@ from governed_serving.auditor.service.errors import (
     Unusable,
 )
 from governed_serving.auditor.service.label_door import parse_labels
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.crypto import CryptoError, Subjects
@@ -49,8 +49,8 @@ def status_of(error: Exception) -> int:
     """HTTP status of a domain error."""
     if isinstance(error, Unusable):
         return 400
-    known = {Unknown: 401, Forbidden: 403, NotFound: 404, Decided: 409, Contradicting: 409}
-    return known.get(type(error), 503)
+    statuses = {Unknown: 401, Forbidden: 403, NotFound: 404, Decided: 409, Contradicting: 409}
+    return statuses.get(type(error), 503)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Dependencies:
 
     state: AuditState
     journal: Journal
-    metrics: Metrics
+    metrics: AuditorMetrics
     not_ready: Callable[[], str]
     """Why the service isn't ready, or nothing."""
     degraded: Callable[[], Mapping[str, str]]
@@ -77,6 +77,8 @@ class Dependencies:
     decisions: Decisions | None = None
     subjects: Subjects | None = None
     """Keys of the persons whom requests are about."""
+    access_metrics: Callable[[], bytes] = bytes
+    """What is counted of callers, where it is asked who they are."""
 
 
 def _application() -> FastAPI:
@@ -114,7 +116,7 @@ def application(parts: Dependencies) -> FastAPI:
         accepted = await asyncio.to_thread(state.admit_labels, unchecked)
         now = time.time()
         try:
-            await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
+            await asyncio.gather(*(journal.append(_event(subject, event, now)) for event in accepted))
         except BaseException:
             await asyncio.to_thread(state.forget_labels, accepted)
             raise
@@ -129,7 +131,7 @@ def application(parts: Dependencies) -> FastAPI:
 
     async def scraped(stranger: bool) -> bytes:
         await asyncio.to_thread(parts.refresh)
-        return parts.metrics.text(of_data=not stranger)
+        return parts.metrics.text(of_data=not stranger) + parts.access_metrics()
 
     add_probes(app, scraped, parts.not_ready, parts.degraded)
     return app
@@ -155,9 +157,9 @@ def _add_review_routes(app: FastAPI, parts: Dependencies) -> None:
     async def contests() -> Response:
         if parts.archive is None:
             raise Unavailable("no archive is configured: which decisions are contested can't be looked up")
-        found = await asyncio.to_thread(read_contests, parts.archive, parts.contest_seconds)
+        contests = await asyncio.to_thread(read_contests, parts.archive, parts.contest_seconds)
         now = time.time()
-        return json_answer({"open": [_shown(one, now) for one in found]})
+        return json_answer({"open": [_shown(contest, now) for contest in contests]})
 
     @app.post(routes.DECISION)
     async def decide(request: Request, request_id: str) -> Response:
@@ -169,9 +171,9 @@ def _add_review_routes(app: FastAPI, parts: Dependencies) -> None:
         return json_answer({"recorded": True, **recorded}, 202)
 
 
-def _shown(one: OpenContest, now: float) -> dict[str, object]:
-    times = {"time": one.time, "deadline": one.deadline, "overdue": one.overdue(now)}
-    return {"id": one.id, "ledgerIndex": one.entry, **times}
+def _shown(contest: OpenContest, now: float) -> dict[str, object]:
+    times = {"time": contest.time, "deadline": contest.deadline, "overdue": contest.overdue(now)}
+    return {"id": contest.id, "ledgerIndex": contest.entry, **times}
 
 
 async def told(_: Request, error: Exception) -> Response:

@@ -141,7 +141,7 @@ class Checks:
     def rows(self, fresh: Columns, failed: Callable[[Exception], None], expected: tuple[type[Exception], ...]) -> None:
         """A sample of fresh rows: proxies, discrepancy, flips. An ``expected`` error of the predictor is told to
         ``failed``."""
-        self._latest["proxies"] = [one for a in self._groupings for one in self._proxies(fresh, a)]
+        self._latest["proxies"] = [row for a in self._groupings for row in self._proxies(fresh, a)]
         self._latest["discrepancy"] = self._discrepancy(fresh)
         try:
             self._flip(fresh)
@@ -186,7 +186,7 @@ class Checks:
         if attribute not in fresh:
             return []
         own = _common(self._coded(fresh, attribute))
-        others = {n: _common(self._coded(fresh, n)) for n in fresh if n != attribute and n not in self._texts}
+        others = {n: _common(self._coded(fresh, n)) for n in fresh if n != attribute and n not in self._untold}
         findings = [
             MonitoringFinding(
                 f"proxies/{attribute}/{proxy.feature}",
@@ -205,6 +205,11 @@ class Checks:
             MonitoringFinding(f"proxies/{attribute}/(all)", lift, lift >= PROXY_STRONG, lift < PROXY_WEAK, whole),
             *findings,
         ]
+
+    @property
+    def _untold(self) -> set[str]:
+        """Features from whose values nothing is learnt: texts, and whom a row is about."""
+        return self._texts | {f.name for f in self._manifest.features if f.about} if self._manifest else set()
 
     @property
     def _texts(self) -> set[str]:
@@ -258,10 +263,10 @@ class Checks:
 
     def _add(self, subject: str, rows: int, flipped: int) -> None:
         if rows:
-            known = self._live.flips.get(subject, [0, 0])
+            counted = self._live.flips.get(subject, [0, 0])
             # replaced as a whole: another thread reads it to tell the other replicas
             self._live.flips_since = {subject: time.time(), **self._live.flips_since}
-            self._live.flips = {**self._live.flips, subject: [known[0] + rows, known[1] + flipped]}
+            self._live.flips = {**self._live.flips, subject: [counted[0] + rows, counted[1] + flipped]}
 
     def _flips(self) -> list[MonitoringFinding]:
         findings = []

@@ -1,23 +1,21 @@
 """Contested decisions: which the ledger says are open, and until when a person has to decide them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
-from governed_serving.archive.client import ArchiveClient, Found
+from governed_serving.archive.client import ArchiveClient, FetchedEntry
 from governed_serving.decoding import decode_json
 from governed_serving.records import timestamp
 
-__all__ = ["LIMIT", "OPENED", "REVIEW", "OpenContest", "open_contests", "read_contests"]
+__all__ = ["OPENED", "REVIEW", "ContestBook", "OpenContest", "open_contests", "read_contests"]
 
 OPENED = "acknowledgement"
 """Type of the entry that opens one; its summary's ``kind`` is ``review``."""
 REVIEW = "review"
 """Type of the entry that closes one."""
-LIMIT = 1000
-"""Newest entries of a type that are looked through."""
 
 
 class OpenContest(NamedTuple):
@@ -34,13 +32,36 @@ class OpenContest(NamedTuple):
 
 
 def read_contests(archive: ArchiveClient, seconds: int, id: str = "") -> list[OpenContest]:
-    """The model's open contests, or those of one prediction, by the newest ``LIMIT`` entries of either type. Raises
-    ArchiveError."""
-    opened, decided = (archive.find(id=id, type=kind, limit=LIMIT) for kind in (OPENED, REVIEW))
+    """The model's open contests, or those of one prediction, by all entries of either type: none is pushed out by
+    later ones. Raises ArchiveError."""
+    opened, decided = (archive.find_all(id=id, type=kind) for kind in (OPENED, REVIEW))
     return open_contests(opened, decided, seconds)
 
 
-def open_contests(opened: Iterable[Found], decided: Sequence[Found], seconds: int) -> list[OpenContest]:
+class ContestBook:
+    """The model's open contests, read on from where the last look ended."""
+
+    def __init__(self, archive: ArchiveClient, seconds: int):
+        self._archive, self._seconds = archive, seconds
+        self._open: list[FetchedEntry] = []
+        self._decided: list[FetchedEntry] = []
+        self._after = (-1, -1)
+        """The last entries that were read, of either type."""
+
+    def look(self) -> list[OpenContest]:
+        """Oldest deadline first. Raises ArchiveError."""
+        opened = [*self._open, *self._archive.find_all(type=OPENED, after=self._after[0])]
+        read = self._archive.find_all(type=REVIEW, after=self._after[1])
+        decided = [*self._decided, *read]
+        contests = open_contests(opened, decided, self._seconds)
+        still = {contest.entry for contest in contests}
+        self._after = (opened[-1].index if opened else -1, decided[-1].index if decided else -1)
+        self._open = [contest for contest in opened if contest.index in still or contest is opened[-1]]
+        self._decided = [contest for contest in decided if contest.index > self._after[0] or contest is decided[-1]]
+        return contests
+
+
+def open_contests(opened: Iterable[FetchedEntry], decided: Iterable[FetchedEntry], seconds: int) -> list[OpenContest]:
     """Those that no later entry decides, oldest deadline first. ``seconds``: until when one without a deadline, of an
     older version, was to be decided."""
     last = {_said(closing).id: closing.index for closing in decided}
@@ -65,7 +86,7 @@ class _Said(msgspec.Struct):
     summary: _Summary = msgspec.field(default_factory=_Summary)
 
 
-def _said(found: Found) -> _Said:
+def _said(found: FetchedEntry) -> _Said:
     return decode_json(found.entry, type=_Said)
 
 

@@ -97,7 +97,7 @@ class DecisionReview:
         if other is None:
             return {"error": "what the user said names no group: there is nothing to swap"}
         try:
-            answers = [self._runtime.text(one) for one in (asked, other)]
+            answers = [self._runtime.text(words) for words in (asked, other)]
         except LANE_ERRORS as error:
             return {"error": f"the runtime did not answer, contest again later: {error}"}
         before, after = ({"text": text, "favorable": self._runtime.favors(text)} for text in answers)

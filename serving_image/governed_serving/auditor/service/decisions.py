@@ -7,7 +7,7 @@ same. Nothing of it waits in a journal.
 
 from collections.abc import Sequence
 
-from governed_serving.archive.client import ArchiveClient, Found
+from governed_serving.archive.client import ArchiveClient, FetchedEntry
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.contests import REVIEW, OpenContest, read_contests
 from governed_serving.auditor.service.entries import entries_of
@@ -67,8 +67,8 @@ class Decisions:
 
     def _sealed(self, event: EventRecord) -> EventRecord:
         """Under the person's key where there is one: of who is erased, a contest can still be closed."""
-        found = self._archive.find(id=event.id, type="prediction", limit=1)
-        who = decode_json(found[-1].entry, type=LedgerEntry).summary.get("subject") if found else None
+        entries = self._archive.find(id=event.id, type="prediction", limit=1)
+        who = decode_json(entries[-1].entry, type=LedgerEntry).summary.get("subject") if entries else None
         sealed = self._subjects.seal_event(event, str(who)) if who and self._subjects else None
         return sealed or event
 
@@ -94,7 +94,7 @@ class Decisions:
             record,
         )
 
-    def _content(self, found: Found, entry: LedgerEntry) -> Decision | None:
+    def _content(self, found: FetchedEntry, entry: LedgerEntry) -> Decision | None:
         """None where it can't be read any more."""
         try:
             frames = dict(open_chunk(self._archive.get_blob(entry.blob, entry=found.index), self._cipher))
@@ -111,7 +111,7 @@ def _summary(standing: Sequence[OpenContest], decided: Decision, now: float) -> 
     return {
         "state": "decided",
         "outcome": decided.outcome,
-        "contests": [one.entry for one in standing],
+        "contests": [earlier.entry for earlier in standing],
         "deadline": standing[0].deadline,
         "late": standing[0].overdue(now),
     }

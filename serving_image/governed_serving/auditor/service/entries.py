@@ -3,7 +3,7 @@ refused."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -12,12 +12,14 @@ from governed_api.names import request_id_fault
 from governed_serving.decoding import decode_with
 from governed_serving.journal import Chunk, Gap
 from governed_serving.records import (
+    UNITS,
     EventRecord,
     ExplanationRecord,
     Frame,
     LedgerEntry,
     PredictionFrame,
     SubjectFrame,
+    Use,
     canonical,
     timestamp,
 )
@@ -84,6 +86,7 @@ class _Head(msgspec.Struct):
     blob: str = ""
     frame: int | None = None
     index: int | None = None
+    summary: dict[str, object] = {}
 
 
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -93,8 +96,8 @@ def dead_letter(refused: bytes, why: str, stream: str, number: int) -> bytes:
     """The entry that takes the place of ``refused`` as ``number`` of ``stream``: whatever was refused, this one is
     bounded (below 3 kB) and canonical.
 
-    It names the blob, frame and index of the content, which stays readable there. The same arguments give the same
-    bytes, so that it may be sent again.
+    It names the blob, frame and index of the content, which stays readable there, and what a caller used. The same
+    arguments give the same bytes, so that it may be sent again.
     """
     head = decode_with(_head_decoder, refused)
     entry = LedgerEntry(
@@ -114,6 +117,7 @@ def dead_letter(refused: bytes, why: str, stream: str, number: int) -> bytes:
             "why": _bounded(why, _WHY),
             "stream": _bounded(stream, _NAME),
             "sequence": number,
+            **(use.summary() if (use := Use.said_in(head.summary)) else {}),
         },
     )
     return canonical(entry)
@@ -155,18 +159,50 @@ def _predictions(frame: PredictionFrame | SubjectFrame, blob: str, seq: int, nam
     """Byte for byte what ``canonical`` makes, from a template: the part that differs is three fields (a test compares
     them)."""
     summary = {"subject": frame.subject} if isinstance(frame, SubjectFrame) else {}
-    example = LedgerEntry(
-        "prediction", namespace, frame.model, "\u241f", "\u241e", frame.revision, blob, seq, 0, summary=summary
-    )
-    head, rest = canonical(example).split(b'"\xe2\x90\x9f"')
-    between, tail = rest.split(b'"\xe2\x90\x9e"')
-    before, after = between.split(b'"index":0', 1)
-    before += b'"index":'
+    empty = LedgerEntry("prediction", namespace, frame.model, "", "", frame.revision, blob, seq, 0, summary=summary)
+    templates: dict[str, _Template] = {}
     times = np.frombuffer(frame.times, "<f8").tolist()
     stamps: dict[float, bytes] = {}
+    units = _units(frame)
+    marked = {"units": "\u241d"} if units else {}
     for index, (request, time) in enumerate(zip(frame.ids, times, strict=True)):
         stamp = stamps.get(time)
         if stamp is None:
             stamp = stamps[time] = b'"' + timestamp(time).encode() + b'"'
         name = json.dumps(request, ensure_ascii=False).encode()
+        caller = frame.callers[index] if frame.callers else ""
+        template = templates.get(caller)
+        if template is None:
+            template = templates[caller] = _template(empty, caller, marked)
+        head, before, after, tail = template
+        if caller and units:
+            after = after.replace(_UNITS, units[index], 1)
         yield b"".join((head, name, before, b"%d" % index, after, stamp, tail))
+
+
+def _units(frame: PredictionFrame | SubjectFrame) -> list[bytes]:
+    """What each request used, as it stands in its entry; none where the server didn't say a number of each."""
+    said = {name: data for name, data in frame.units.items() if name in UNITS and len(data) == 8 * len(frame.ids)}
+    if not said:
+        return []
+    columns = {name: np.frombuffer(data, "<i8").tolist() for name, data in said.items()}
+    if "started" not in columns:
+        columns["rows"] = np.frombuffer(frame.rows, "<i4").tolist()
+    names = sorted(columns)
+    values = zip(*(columns[name] for name in names), strict=True)
+    return [msgspec.json.encode(dict(zip(names, one, strict=True))) for one in values]
+
+
+_UNITS = b'"\xe2\x90\x9d"'
+_Template = tuple[bytes, bytes, bytes, bytes]
+"""What is before an entry's id, its index and its time, and behind all; ``_UNITS`` stands for what was used."""
+
+
+def _template(empty: LedgerEntry, caller: str, units: Mapping[str, object]) -> _Template:
+    """Of entries of one frame that ``caller`` ("": nobody known) asked for."""
+    summary = {**empty.summary, "caller": caller, **units} if caller else empty.summary
+    example = msgspec.structs.replace(empty, id="\u241f", time="\u241e", summary=summary)
+    head, rest = canonical(example).split(b'"\xe2\x90\x9f"')
+    between, tail = rest.split(b'"\xe2\x90\x9e"')
+    before, after = between.split(b'"index":0', 1)
+    return head, before + b'"index":', after, tail

@@ -56,6 +56,8 @@ class Fold:
         self.calibration: Calibration = {}
         """Rows that the thresholds of these come from; empty: not known."""
         self.coverage = CoverageCounts(self.axes, names)
+        self.first_coverage = CoverageCounts(self.axes, names)
+        """As if no label had been corrected."""
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)
         self.roster = Roster()
@@ -115,6 +117,7 @@ class Fold:
             msgspec.structs.replace(self.alarm),
             roster=self.roster,
             coverage=self.coverage.dump(),
+            first_coverage=self.first_coverage.dump() if self.labels.corrected else {},
             corrected=self.labels.corrected,
         )
 
@@ -141,10 +144,10 @@ class Fold:
         repetition."""
         for joined in self.labels.confirm(request, dropped if dropped in REPETITIONS else ""):
             self.window.correct(joined, back=True)
-            self.coverage.add(joined.key, joined.covered, back=True)
+            self._cover(joined, back=True)
         for joined in self.labels.settle(request, list(rows), dropped):
             self.window.correct(joined)
-            self.coverage.add(joined.key, joined.covered)
+            self._cover(joined)
 
     def settle_correction(self, request: str, rows: Iterable[Row], dropped: str) -> None:
         """The ledger has told what becomes of a correction."""
@@ -261,8 +264,12 @@ class Fold:
     def _joined(self, rows: Iterable[Joined]) -> None:
         for row in rows:
             self.window.relabel(row)
-            self.coverage.add(row.key, row.covered)
+            self._cover(row)
         self._amended()
+
+    def _cover(self, row: Joined, back: bool = False) -> None:
+        for counts in (self.coverage, self.first_coverage):
+            counts.add(row.key, row.covered, back=back)
 
     def _amended(self) -> None:
         for before, after in self.labels.amended():
@@ -281,6 +288,7 @@ class Fold:
             "alarm": msgspec.to_builtins(self.alarm),
             "roster": msgspec.to_builtins(self.roster),
             "coverage": self.coverage.dump(),
+            "firstCoverage": self.first_coverage.dump(),
         }
 
     def load(self, dumped: Mapping[str, Any]) -> bool:
@@ -297,6 +305,7 @@ class Fold:
         self.requests, self.rows, self.unusable = dumped["counts"]
         self.roster = msgspec.convert(dumped.get("roster", {}), Roster)
         self.coverage.load(dumped.get("coverage", {}))
+        self.first_coverage.load(dumped.get("firstCoverage", {} if self.labels.corrected else self.coverage.dump()))
         self.absent = set(dumped["absent"])
         self.alarm = msgspec.convert({**dumped["alarm"], "action": self.alarm.action, "calm": self.alarm.calm}, Alarm)
         return True

@@ -174,15 +174,15 @@ def checked(
 
 
 def _digest(truths: Sequence[float], places: Sequence[int]) -> bytes:
-    """Of what a label says: what is kept of it doesn't grow with its rows."""
-    said = np.array(truths, "<f8").tobytes() + np.array(places, "<i4").tobytes()
+    """Of what a label says (-0.0 says 0.0): what is kept of it doesn't grow with its rows."""
+    said = (np.array(truths, "<f8") + 0.0).tobytes() + np.array(places, "<i4").tobytes()
     return hashlib.blake2b(said, digest_size=16).digest()
 
 
 def _check_rows(known: LabelJoin, label: PostedLabel) -> None:
     told = known.told(label.id)
-    if told is not None and told.rows not in (None, found := len(label.values)):
-        raise Unusable(f"labels: request {label.id}: expected a label for each of its {told.rows} rows, found {found}")
+    if told is not None and told.rows not in (None, count := len(label.values)):
+        raise Unusable(f"labels: request {label.id}: expected a label for each of its {told.rows} rows, found {count}")
 
 
 def _contradiction(requests: Sequence[str]) -> str:

@@ -142,12 +142,14 @@ class CrossReplicaLabelResolver:
 
     def _entries(self, request: str) -> tuple[list[Entry], list[Entry], list[Entry]]:
         """A request's labels, their corrections and its predictions, in the ledger's order."""
-        entries = [{"ledgerIndex": found.index, **found.fields()} for found in self._client.find(id=request)]
-        labels = [entry for entry in entries if entry["type"] == "label"]
+        labels, predictions = (
+            [{"ledgerIndex": found.index, **found.fields()} for found in self._client.find_all(id=request, type=type)]
+            for type in ("label", "prediction")
+        )
         return (
             [entry for entry in labels if not entry.get("summary", {}).get("correct")],
             [entry for entry in labels if entry.get("summary", {}).get("correct")],
-            [entry for entry in entries if entry["type"] == "prediction"],
+            predictions,
         )
 
     def _placed(self, settled: Settled, prediction: Entry) -> Settled | None:

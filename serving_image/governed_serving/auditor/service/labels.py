@@ -128,9 +128,9 @@ class Block(msgspec.Struct):
         """What is known of a request."""
         start, end = self.span(request)
         truths = np.frombuffer(self.truths[8 * start : 8 * end], np.float64).tolist()
-        known = bool(self.labelled[request]) and bool(truths) and not any(map(isnan, truths))
+        complete = bool(self.labelled[request]) and bool(truths) and not any(map(isnan, truths))
         places = np.frombuffer(self.places[4 * start : 4 * end], np.int32).tolist()
-        return Told(end - start, truths if known else None, places, bool(self.labelled[request]))
+        return Told(end - start, truths if complete else None, places, bool(self.labelled[request]))
 
     def note(self, request: int, truths: Sequence[float], places: Sequence[int] = ()) -> None:
         """A request has its label; ``truths``: NaN where they aren't known."""
@@ -287,17 +287,19 @@ class LabelJoin:
             self._again(correction.now, told)
 
     def _amend(self, rows: Sequence[Row], correction: Correction) -> bool:
-        found = [Amended(*pair) for pair in zip(correction.was.joined(rows), correction.now.joined(rows), strict=False)]
-        if not found:
+        amended = [
+            Amended(*pair) for pair in zip(correction.was.joined(rows), correction.now.joined(rows), strict=False)
+        ]
+        if not amended:
             self.dropped["rowsDiffer"] += 1
-        self.corrected += len(found)
-        self._amended += found
-        return bool(found)
+        self.corrected += len(amended)
+        self._amended += amended
+        return bool(amended)
 
     def amended(self) -> list[Amended]:
         """Rows whose labels were corrected since this was asked."""
-        found, self._amended = self._amended, []
-        return found
+        taken, self._amended = self._amended, []
+        return taken
 
     def is_doubtful(self, request: str) -> bool:
         """Whether other replicas may have a label, or a correction, that comes before ours."""
@@ -338,11 +340,11 @@ class LabelJoin:
     def confirm(self, request: str, dropped: str) -> list[Joined]:
         """The ledger says whether a joined label was the request's first (``dropped`` empty), or why it is none of its
         own; the rows whose label is to be taken back."""
-        found, number = self._doubtful.pop(request, None), self._numbers.get(request)
-        if found is None or number is None or not dropped:
+        doubtful, number = self._doubtful.pop(request, None), self._numbers.get(request)
+        if doubtful is None or number is None or not dropped:
             return []
         block = self._block_of(number)
-        rows = found.joined(block.rows(number - block.first))
+        rows = doubtful.joined(block.rows(number - block.first))
         block.note(number - block.first, [nan] * len(rows))
         self.joined -= len(rows)
         self.dropped[dropped] += 1
@@ -359,10 +361,10 @@ class LabelJoin:
     def settle(self, request: str, rows: Sequence[Row], dropped: str = "") -> list[Joined]:
         """The prediction of a waiting label was found elsewhere; its rows with their labels, or ``dropped`` says why
         there are none."""
-        found = self._early.pop(request, None)
-        if found is None:
+        early = self._early.pop(request, None)
+        if early is None:
             return []
-        joined = [] if dropped else found.joined(rows)
+        joined = [] if dropped else early.joined(rows)
         if not joined:
             self.dropped[dropped or "rowsDiffer"] += 1
         self.joined += len(joined)
@@ -408,9 +410,9 @@ class LabelJoin:
 
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Inverse of :meth:`dump`."""
-        for one in dumped["blocks"]:
-            kept = {name: bytearray(one.get(name, b"")) for name in ("labelled", "truths", "places")}
-            block = Block(**{**one, **kept})
+        for dumped_block in dumped["blocks"]:
+            kept = {name: bytearray(dumped_block.get(name, b"")) for name in ("labelled", "truths", "places")}
+            block = Block(**{**dumped_block, **kept})
             self._blocks.append(block)
             self._numbers.update(zip(block.ids, range(block.first, block.first + len(block.ids)), strict=True))
         self._next = dumped["next"]

@@ -24,22 +24,21 @@ Ask = Callable[[Asked], bool]
 LANE_ERRORS = (ExplainerError, httpx.HTTPError)
 
 
-def decider(url: str, model: str, bias: Bias, manifest: Manifest) -> Decide | None:
+def decider(url: str, model: str, bias: Bias, manifest: Manifest, token: PodToken | None = None) -> Decide | None:
     """None where the manifest doesn't say which class is favourable. The function raises ExplainerError when the model
     doesn't answer."""
     outcome = bias.favorable_outcome
     classes = [str(c) for c in manifest.classes]
     if outcome.threshold is None and outcome.label not in classes:
         return None
-    client = PredictorClient(
-        url, model, "prediction" if outcome.threshold is not None else "probabilities", patience=2.0
-    )
+    output = "prediction" if outcome.threshold is not None else "probabilities"
+    client = PredictorClient(url, model, output, patience=2.0, token=token)
 
     def decide(columns: dict[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
-        found = client(columns)
+        answers = client(columns)
         if outcome.threshold is not None:
-            return np.asarray(found[:, 0] >= outcome.threshold)
-        return np.asarray(found.argmax(1) == classes.index(str(outcome.label)))
+            return np.asarray(answers[:, 0] >= outcome.threshold)
+        return np.asarray(answers.argmax(1) == classes.index(str(outcome.label)))
 
     return decide
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from governed_api.verdict import MetricFinding, SetCoverage
 from governed_serving.auditor.service.checks import MonitoringFinding
 
-__all__ = ["Metrics"]
+__all__ = ["AuditorMetrics"]
 
 _GAUGES = {
     "governed_journal_backlog_bytes": "Bytes in the spool that the archive hasn't taken yet",
@@ -43,7 +43,7 @@ _GAUGES = {
 _VERDICT = "governed_auditor_bias_verdict"
 
 
-class Metrics:
+class AuditorMetrics:
     """One registry per process (or per test), and one for what tells of rows, groups and verdicts."""
 
     def __init__(self, namespace: str, model: str) -> None:

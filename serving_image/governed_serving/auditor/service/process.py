@@ -8,8 +8,11 @@ from pydantic import ValidationError
 from governed_api import runtime
 from governed_api.evidence import ConformalEvaluation
 from governed_api.governance import Bias
+from governed_api.route_roles import AUDITOR_ROLES
 from governed_api.verdict import VerdictWord
 from governed_serving import artefact
+from governed_serving.access.document import opened
+from governed_serving.access.guard import CallerGuard
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.keysets import key_watch, model_keyring, subject_keys
@@ -23,11 +26,11 @@ from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
 from governed_serving.auditor.service.lane import Runtime, decider
 from governed_serving.auditor.service.live import Live
-from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.scheduling import Scheduler, Worker
-from governed_serving.auditor.service.settings import Settings
+from governed_serving.auditor.service.settings import AuditorSettings
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
@@ -43,7 +46,7 @@ from governed_serving.durable import replace_file
 from governed_serving.environment import PodEnvironment
 from governed_serving.fairness.metrics.coverage import Calibration, calibration_of
 from governed_serving.fairness.monitoring.reference import read
-from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
+from governed_serving.hosting import Door, DoorGuard, Guard, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalError
 from governed_serving.pod_token import PodToken, PodTokens
 from governed_serving.report.writer import ReportWriter
@@ -62,10 +65,11 @@ _CODES: dict[VerdictWord, int] = {"Pass": 1, "Fail": 0, "Unknown": -1}
 class Service:
     """Everything that lives as long as the process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AuditorSettings) -> None:
         self.settings = settings
         self.stopping = False
-        self.metrics = Metrics(settings.namespace, settings.model)
+        self.documents = opened(settings.resolved, "auditor", settings.callers, settings.pod_tokens.auditor)
+        self.metrics = AuditorMetrics(settings.namespace, settings.model)
         self.keyring = model_keyring(
             load_kek(settings.kek_file),
             settings.spool_dir,
@@ -183,8 +187,15 @@ class Service:
             self.state, self.journal, self.metrics, self.why_not_ready, self.degraded, self.refresh,
             self.checks, client, review,
             persons, self.settings.contest_seconds, self._decisions(client) if client else None,
-            self.subjects,
+            self.subjects, self.documents.gate.text if self.documents else bytes,
         )  # fmt: skip
+
+    def guard(self, persons: Persons | None) -> DoorGuard | None:
+        """Who may ask the port."""
+        token = self.settings.pod_tokens.auditor
+        if self.documents is None:
+            return Guard.of(token, self.metrics.turned_away)
+        return CallerGuard(self.documents.gate, AUDITOR_ROLES, token, persons.known if persons else None)
 
     def _decisions(self, client: ArchiveClient) -> Decisions:
         settings = self.settings
@@ -211,7 +222,8 @@ class Service:
     def _checks(self, fold: Fold, live: Live, loaded: Artefact | None) -> Checks:
         manifest = loaded.manifest if loaded else None
         settings = self.settings
-        decide = decider(settings.predictor_url, settings.model, fold.bias, manifest) if manifest else None
+        url, token = settings.predictor_url, settings.pod_tokens.server
+        decide = decider(url, settings.model, fold.bias, manifest, token) if manifest else None
         background = loaded.background() if loaded else {}
         return Checks(live, fold.protected, manifest, background, decide, self.runtime.ask if self.runtime else None)
 
@@ -315,6 +327,8 @@ class Service:
         """Drain: fold and ship to the end of the journal."""
         if self.keys:
             self.keys.stop()
+        if self.documents is not None:
+            self.documents.stop()
         self.state.stopping.set()
         self.scheduler.stop(DRAIN_SECONDS)
         self.journal.close()
@@ -331,14 +345,14 @@ def _artefact(folder: Path) -> Artefact | None:
 def _calibration(loaded: Artefact | None) -> Calibration:
     """What the artefact's sets or intervals were calibrated on; empty where it doesn't say."""
     document = loaded.document(EVALUATION) if loaded else None
-    found = document.get("conformal") if isinstance(document, dict) else None
+    conformal = document.get("conformal") if isinstance(document, dict) else None
     try:
-        return calibration_of(ConformalEvaluation.model_validate(found) if found else None)
+        return calibration_of(ConformalEvaluation.model_validate(conformal) if conformal else None)
     except ValidationError:  # of another release: Fail is then below the promise itself
         return {}
 
 
-def _client(settings: Settings) -> ArchiveClient | None:
+def _client(settings: AuditorSettings) -> ArchiveClient | None:
     if not settings.archive_url:
         return None
     return ArchiveClient(settings.archive_url, settings.archive_token, settings.model, patience=5.0)
@@ -358,12 +372,12 @@ def make_pod_tokens() -> None:
 async def serve() -> None:
     """Runs until SIGTERM. Raises Problem, InvalidSettings, ArchiveError, CryptoError, JournalError, OSError."""
     make_pod_tokens()
-    settings = Settings.from_environment()
+    settings = AuditorSettings.from_environment()
     host = Host()
     sock = listen(settings.host, settings.port)
     service = Service(settings)
-    app = application(service.dependencies())
-    door = Door(app, guard=Guard.of(settings.pod_tokens.auditor, service.metrics.turned_away))
+    parts = service.dependencies()
+    door = Door(application(parts), guard=service.guard(parts.persons))
     service.scheduler.start()
     if service.keys:
         service.keys.start()

@@ -22,7 +22,8 @@ __all__ = ["OUTCOMES", "Decision", "Reviewing", "acknowledgement", "contest", "p
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_BY = 256
 MAX_REASON = 4096
-
+MOST = 100
+"""Entries of a type that a record shows."""
 
 Entry = dict[str, Any]
 """An entry of the ledger as it is there, with ``ledgerIndex``."""
@@ -66,6 +67,8 @@ class Record(TypedDict):
     decisions: list[Entry]
     """What closed the reviews before them."""
     reviews: list[Entry]
+    leftOut: list[str]
+    """Types of which there are older entries than those that are shown."""
 
 
 def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
@@ -132,13 +135,17 @@ def parse_decision(request_id: str, body: bytes) -> Decision:
 
 def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
     """Ledger entries of a request: its prediction, explanations, labels, reviews; the newest 100 of each type, so that
-    a flood of one pushes out no other."""
+    a flood of one pushes out no other, and in ``leftOut`` the types that have older ones."""
     if archive is None:
         raise Unavailable("no archive is configured: the record of a decision can't be looked up")
 
-    def of_type(type: str, limit: int = 100) -> list[Entry]:
-        found = archive.find(id=request_id, type=type, limit=limit)
-        return [{"ledgerIndex": f.index, **f.fields()} for f in found]
+    left_out: list[str] = []
+
+    def of_type(type: str, limit: int = MOST) -> list[Entry]:
+        entries = archive.find(id=request_id, type=type, limit=limit + 1)
+        if len(entries) > limit and limit == MOST:
+            left_out.append(type)
+        return [{"ledgerIndex": f.index, **f.fields()} for f in entries[-limit:]]
 
     predictions = of_type("prediction", 1)
     if not predictions:
@@ -152,6 +159,7 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
         "labels": of_type("label"),
         "decisions": of_type(REVIEW),
         "reviews": [e for e in of_type("acknowledgement") if e.get("summary", {}).get("kind") == "review"],
+        "leftOut": left_out,
     }
 
 

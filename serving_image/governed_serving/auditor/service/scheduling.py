@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from governed_serving.containment import contained
 from governed_serving.hosting.logs import log
 
 __all__ = ["Failure", "Loop", "Scheduler", "Worker"]
@@ -102,11 +103,19 @@ class Loop:
     def _run(self) -> None:
         while not self._stop.is_set():
             self.look()
-            if (seconds := self.pause()) and not self._stop.is_set():
+            if (seconds := self._seconds()) and not self._stop.is_set():
                 self._wake.wait(seconds)
             if not self._stop.is_set():
                 self._wake.clear()
         self._guarded(self._finish)
+
+    def _seconds(self) -> float:
+        """Until the next look, whatever the worker makes of the question."""
+        try:
+            return contained(self.pause)
+        except Exception as error:
+            self._failed(error)
+            return self.pause()  # of a failure: the worker isn't asked
 
     def _finish(self) -> int:
         self.worker.finish()
@@ -114,7 +123,7 @@ class Loop:
 
     def _guarded(self, work: Callable[[], int]) -> int:
         try:
-            done = work()
+            done = contained(work)
         except (
             Exception
         ) as error:  # whatever it is: a loop that ended would leave a verdict that looks current for ever

@@ -10,17 +10,18 @@ from governed_api.governance import Bias
 from governed_api.lifetimes import Lifetimes
 from governed_api.quantities import seconds, whole_bytes
 from governed_api.resolved import ResolvedModel
+from governed_serving.access.document import Sources
 from governed_serving.environment import PodEnvironment, Token
 from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
 _CENTURY = 36_525 * 86_400
 """Seconds."""
 
-__all__ = ["Settings"]
+__all__ = ["AuditorSettings"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class AuditorSettings:
     """What the process needs to know. Empty ``archive_url``: nothing is shipped; empty ``explainer_url``: no explainer
     runs."""
 
@@ -41,6 +42,7 @@ class Settings:
     on_trial: bool
     artefact_digest: str
     pod_tokens: PodTokens = NO_POD_TOKENS
+    callers: Sources | None = None
 
     @property
     def model(self) -> str:
@@ -66,7 +68,7 @@ class Settings:
         return whole_bytes(self.resolved.spec.governance.audit.spool_size) // 8
 
     @classmethod
-    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "AuditorSettings":
         """Raises InvalidSettings."""
         env = PodEnvironment(variables)
         resolved = env.model()
@@ -89,4 +91,5 @@ class Settings:
             on_trial=env.text(runtime.TRACK) == runtime.TRACK_CANARY,
             artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
             pod_tokens=env.pod_tokens(),
+            callers=Sources.of(env),
         )

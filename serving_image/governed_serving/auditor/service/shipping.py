@@ -250,7 +250,7 @@ class Shipper:
         log("warning", shorter, stream=progress.identity, size=len(chunk.data), limit=self._chunk_bytes)
         self._save(stream, msgspec.structs.replace(progress, last=None))
 
-    def _shortened(self, stream: str, progress: Progress, found: Chunk | Gap) -> Progress:
+    def _shortened(self, stream: str, progress: Progress, piece: Chunk | Gap) -> Progress:
         """A chunk was on its way when its journal was damaged: what of it the ledger has is passed over, the rest goes
         in a shorter one.
 
@@ -259,16 +259,16 @@ class Shipper:
         """
         sent = max(progress.sent, self._client.next_seq(progress.identity) - progress.number)
         refused = progress.refused if sent == progress.sent else ""
-        progress = msgspec.structs.replace(progress, last=found.last_seq, sent=sent, refused=refused)
-        if isinstance(found, Gap):
+        progress = msgspec.structs.replace(progress, last=piece.last_seq, sent=sent, refused=refused)
+        if isinstance(piece, Gap):
             progress = msgspec.structs.replace(progress, last=None, number=progress.number + sent, sent=0, refused="")
         self._save(stream, progress)
         return progress
 
-    def _quarantine(self, stream: str, reader: JournalReader, progress: Progress, found: Gap) -> int:
-        gap = Unreadable.of(found, quarantine(reader.folder, found), time.time())
+    def _quarantine(self, stream: str, reader: JournalReader, progress: Progress, hole: Gap) -> int:
+        gap = Unreadable.of(hole, quarantine(reader.folder, hole), time.time())
         lost = "frames of the journal can't be read: an entry says so in their place"
-        log("error", lost, stream=progress.identity, found=str(found), kept=gap.kept)
+        log("error", lost, stream=progress.identity, found=str(hole), kept=gap.kept)
         progress = msgspec.structs.replace(progress, gap=gap, unreadable=progress.unreadable + gap.frames)
         self._save(stream, progress)
         return self._say_unreadable(stream, progress, gap)
@@ -282,14 +282,14 @@ class Shipper:
         return 1
 
     def _say_foreign(self, reader: JournalReader) -> None:
-        for place, found in reader.foreign.items():
+        for place, strangers in reader.foreign.items():
             if (reader.stream, *place) not in self._foreign:
                 self._foreign.add((reader.stream, *place))
                 log(
                     "warning",
                     "bytes in the journal that no writer of it wrote are passed over",
                     stream=reader.stream,
-                    found=found,
+                    found=strangers,
                 )
 
     def _pass_by(self, stream: str, frame: int, tag: str, number: int) -> None:

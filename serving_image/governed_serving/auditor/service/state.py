@@ -89,10 +89,11 @@ class AuditState:
                 self.verdict_refused = True
 
     def replace_verdict(self, found: BiasVerdict) -> BiasVerdict:
-        """A new verdict; until it is recorded itself, it names the last one that was."""
+        """A new verdict; until it is recorded itself, it names the last one that was and said the same."""
         with self.lock:
-            known = {n: getattr(self.verdict, n) for n in ("id", "ledger_index") if n in self.verdict.model_fields_set}
-            self.verdict = found.changed(**known)
+            before = self.verdict
+            names = ("id", "ledger_index") if found.verdict == before.verdict else ()
+            self.verdict = found.changed(**{n: getattr(before, n) for n in names if n in before.model_fields_set})
             return self.verdict
 
     def record_verdict(self, event: EventRecord) -> bool:

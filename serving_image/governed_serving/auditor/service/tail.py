@@ -1,5 +1,5 @@
 """Follows all streams into the fold, and keeps where it is together with what it has counted: one sealed file, replaced
-at once.
+at once, that holds the same twice: where one is damaged, the other one is opened.
 
 A restart goes on from that file with the frames behind it, which the journal still holds because trimming waits for it.
 So no record is counted twice or not at all, whatever is killed when.
@@ -75,7 +75,7 @@ class Tail:
         places = {name: [c.frame, bytes.fromhex(c.tag), c.identity] for name, c in self._cursors.items()}
         live = self.live.dump() if self.live is not None else None
         plain = msgspec.msgpack.encode({"fold": self.fold.dump(), "places": places, "live": live})
-        replace_file(self._file, self._keyset.seal(plain, _AAD))
+        replace_file(self._file, 2 * self._keyset.seal(plain, _AAD))
         self._saved = {name: c.frame for name, c in self._cursors.items()}
         self._changed = False
 
@@ -114,21 +114,36 @@ class Tail:
         self._changed = True
         self.records += len(read)
 
+    def _opened(self, sealed: bytes) -> bytes:
+        """Of two copies the one that opens; an older version wrote one. Raises CryptoError."""
+        half = len(sealed) // 2
+        first, second = sealed[:half], sealed[half:]
+        for copy in (first, second):
+            try:
+                plain = self._keyset.open(copy, _AAD)
+            except CryptoError:
+                continue
+            if first != second:
+                log("error", "saved counts were damaged: their other copy is used", path=str(self._file))
+                self._changed = True
+            return plain
+        return self._keyset.open(sealed, _AAD)
+
     def _restore(self) -> None:
         try:
             sealed = self._file.read_bytes()
         except FileNotFoundError:
             return
         try:
-            found = decode_msgpack(self._keyset.open(sealed, _AAD))
+            opened = decode_msgpack(self._opened(sealed))
         except (CryptoError, msgspec.DecodeError) as error:
             self.restarted = f"saved counts can't be opened ({error}); counting starts over"
             return
-        if not self.fold.load(found["fold"]):
+        if not self.fold.load(opened["fold"]):
             self.restarted = "another revision serves, or the rules name other attributes; counting starts over"
-        elif self.live is not None and found["live"] is not None:
-            self.live.load(found["live"])
-        for name, (frame, tag, identity) in found["places"].items():
+        elif self.live is not None and opened["live"] is not None:
+            self.live.load(opened["live"])
+        for name, (frame, tag, identity) in opened["places"].items():
             reader = self._readers.setdefault(name, JournalReader(self._spool, name, self._cipher))
             if reader.identity == identity:  # otherwise the spool was lost, and this is a new stream
                 self._cursors[name] = Cursor(identity, frame, tag.hex())

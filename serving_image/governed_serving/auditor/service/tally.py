@@ -50,6 +50,8 @@ class Tally(msgspec.Struct, frozen=True):
     """:meth:`CoverageCounts.dump`."""
     corrected: int = 0
     """Rows whose label was replaced."""
+    first_coverage: dict[str, dict[str, list[int]]] = {}
+    """Likewise as if none had been; empty where none was."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Whole:
     coverage: dict[str, dict[str, list[int]]]
     corrected: Corrected | None
     """None: no label was."""
+    first_coverage: dict[str, dict[str, list[int]]] | None
+    """As if none had been; None: likewise."""
 
 
 def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
@@ -89,4 +93,5 @@ def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
         agreed([t.roster for t in every]),
         CoverageCounts.sum_of(t.coverage for t in every),
         Corrected(first, corrected, joined) if corrected else None,
+        CoverageCounts.sum_of(t.first_coverage if t.corrected else t.coverage for t in every) if corrected else None,
     )

@@ -89,13 +89,13 @@ class Cells:
         sizes = [len(columns[name][1]) for name in self.axes]
         joint, space = _joint([columns[name][0] for name in self.axes], sizes, outcome, label)
         if space <= _DENSE:
-            found = np.bincount(joint, minlength=space).reshape(-1, 2, 3)
-            occupied = np.flatnonzero(found.any((1, 2)))
-            self._put(occupied, found[occupied], sizes, columns)
+            added = np.bincount(joint, minlength=space).reshape(-1, 2, 3)
+            occupied = np.flatnonzero(added.any((1, 2)))
+            self._put(occupied, added[occupied], sizes, columns)
             return
         codes, inverse = np.unique(joint // 6, return_inverse=True)
-        found = np.bincount(inverse * 6 + joint % 6, minlength=6 * len(codes)).reshape(-1, 2, 3)
-        self._put(codes, found, sizes, columns)
+        added = np.bincount(inverse * 6 + joint % 6, minlength=6 * len(codes)).reshape(-1, 2, 3)
+        self._put(codes, added, sizes, columns)
 
     def _put(
         self, codes: NDArray[np.integer], counts: Counts, sizes: Sequence[int], columns: Mapping[str, CodedColumn]
@@ -178,8 +178,8 @@ class Cells:
         """Plain data, sorted: equal counts give equal bytes."""
         occupied = sorted((key, table.ravel().tolist()) for key, table in self.counts.items() if table.any())
         cells = [[list(key), table] for key, table in occupied]
-        found: dict[str, object] = {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
-        return found if self.scores is None else {**found, "scores": self.scores.dump()}
+        dumped: dict[str, object] = {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
+        return dumped if self.scores is None else {**dumped, "scores": self.scores.dump()}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any], limit: int = 20_000) -> "Cells":

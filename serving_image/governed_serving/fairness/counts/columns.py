@@ -35,8 +35,8 @@ def joint(columns: Mapping[str, CodedColumn], subject: Subject) -> CodedColumn:
     codes, names = columns[subject[0]]
     for axis in subject[1:]:
         more, values = columns[axis]
-        found, codes = np.unique(codes.astype(np.int64) * len(values) + more, return_inverse=True)
-        places = (divmod(code, len(values)) for code in found.tolist())
+        distinct, codes = np.unique(codes.astype(np.int64) * len(values) + more, return_inverse=True)
+        places = (divmod(code, len(values)) for code in distinct.tolist())
         names = [joint_name((names[one], values[other])) for one, other in places]
     return codes, names
 

@@ -72,10 +72,10 @@ class Grouping:
 
     def _read(self, values: NDArray[np.integer], words: Sequence[str]) -> CodedColumn:
         names = self._names()
-        found = [number_in(word) for word in words]
-        numbers = np.array([np.nan if number is None else number for number in found], np.float64)
+        parsed = [number_in(word) for word in words]
+        numbers = np.array([np.nan if number is None else number for number in parsed], np.float64)
         places = self._places(numbers)
-        for at, (word, number) in enumerate(zip(words, found, strict=True)):
+        for at, (word, number) in enumerate(zip(words, parsed, strict=True)):
             if number is None and word:
                 places[at] = len(names)
                 names.append(word)

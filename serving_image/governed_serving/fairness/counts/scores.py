@@ -111,8 +111,8 @@ class GroupScores:
         """Keep 8 bits of mantissa from here on."""
         if not self.coarse:
             codes = np.fromiter(self.near, np.int64, len(self.near))
-            found = _coarse(codes, np.fromiter(self.near.values(), np.int64, len(self.near)))
-            self.near, self.coarse = dict(zip(*(part.tolist() for part in found), strict=True)), True
+            coarse = _coarse(codes, np.fromiter(self.near.values(), np.int64, len(self.near)))
+            self.near, self.coarse = dict(zip(*(part.tolist() for part in coarse), strict=True)), True
 
     def within(self, low: float, high: float) -> bool:
         """Whether all scores lie between these, as far as nearby floats are told apart (up to .4 % beyond)."""
@@ -194,9 +194,9 @@ class ScoreTable:
             present, starts = np.unique(keys >> 32, return_index=True)
             parts = zip(np.split(keys & 0xFFFFFFFF, starts[1:]), np.split(counts, starts[1:]), strict=True)
             for place, (floats, times) in zip(present.tolist(), parts, strict=True):
-                found = self.group(subject, groups[place])
-                found.score.add(moments[place])
-                found.count(floats, times)
+                scores = self.group(subject, groups[place])
+                scores.score.add(moments[place])
+                scores.count(floats, times)
 
     def learn(self, values: Mapping[str, str], score: float, truth: float, *, back: bool = False) -> None:
         """The truth about one row with ``values`` of the axes has come (or, ``back``, is taken back)."""
@@ -207,16 +207,16 @@ class ScoreTable:
             return
         self.outside_truths += sign * (inside != float(np.float32(truth)))
         truth = inside
-        one = [_single(v) for v in (error, abs(error), np.float32(error) * np.float32(error))]
+        errors = [_single(v) for v in (error, abs(error), np.float32(error) * np.float32(error))]
         within = 0 <= score <= 1
         place = min(int(score * BINS), BINS - 1) if within else 0
         for subject in self.subjects:
-            found = self.group(subject, joint_name(values[axis] for axis in subject))
-            for moments, value in zip((found.error, found.absolute, found.square), one, strict=True):
+            scores = self.group(subject, joint_name(values[axis] for axis in subject))
+            for moments, value in zip((scores.error, scores.absolute, scores.square), errors, strict=True):
                 moments.add(value, sign)
             if within:
-                found.bins[place] += (sign, sign * int(truth >= 0.5))
-                found.binned[place] += sign * _single(np.float32(score)).total
+                scores.bins[place] += (sign, sign * int(truth >= 0.5))
+                scores.binned[place] += sign * _single(np.float32(score)).total
 
     def _inside(self, value: float) -> float:
         """A float32, within the limits."""
@@ -243,13 +243,13 @@ class ScoreTable:
     def merge(self, other: "ScoreTable") -> None:
         """Add another's."""
         self.outside, self.outside_truths = self.outside + other.outside, self.outside_truths + other.outside_truths
-        for (subject, name), found in sorted(other.groups.items()):
-            self.group(subject, name).add(found)
+        for (subject, name), scores in sorted(other.groups.items()):
+            self.group(subject, name).add(scores)
 
     def dump(self) -> list[object]:
         """Plain data; equal statistics give equal bytes."""
         groups = [
-            [plain_subject(subject), name, found.dump()] for (subject, name), found in sorted(self.groups.items())
+            [plain_subject(subject), name, scores.dump()] for (subject, name), scores in sorted(self.groups.items())
         ]
         limits = [] if self.limits is None else [[*self.limits, self.outside, self.outside_truths]]
         return [[plain_subject(subject) for subject in self.subjects], groups, *limits]
@@ -261,8 +261,8 @@ class ScoreTable:
         if len(dumped) > 2:
             low, high, table.outside, table.outside_truths = dumped[2]
             table.limits = (low, high)
-        for subject, name, found in dumped[1]:
-            table.groups[read_subject(subject), name] = GroupScores.load(found)
+        for subject, name, scores in dumped[1]:
+            table.groups[read_subject(subject), name] = GroupScores.load(scores)
         return table
 
 
@@ -291,12 +291,12 @@ def _moments(codes: NDArray[np.int64], size: int, values: Floats) -> list[Moment
     ]
     counts = np.bincount(codes, minlength=size).tolist()
     shift = low - 24 + _UNIT
-    found = []
+    moments = []
     for n, total, high, rest in zip(counts, *(p.tolist() for p in parts), strict=True):
         sums = sum(t << (shift + i) for i, t in enumerate(total))
         squares = sum(((h << 24) + r) << (2 * (shift + i)) for i, (h, r) in enumerate(zip(high, rest, strict=True)))
-        found.append(Moments(n, sums, squares))
-    return found
+        moments.append(Moments(n, sums, squares))
+    return moments
 
 
 def _single(value: float | np.floating) -> Moments:
@@ -312,8 +312,8 @@ def _ordered(values: Floats) -> NDArray[np.int64]:
 def _floats(codes: NDArray[np.int64]) -> Floats:
     """Inverse of :func:`_ordered`."""
     bits = np.where(codes >> 31 > 0, codes & 0x7FFFFFFF, ~codes & 0xFFFFFFFF)
-    found: Floats = bits.astype(np.uint32).view(np.float32)
-    return found
+    floats: Floats = bits.astype(np.uint32).view(np.float32)
+    return floats
 
 
 def _coarse(codes: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -74,7 +74,7 @@ def read_truth(outcome: FavorableOutcome, label: PostedLabel, classes: Mapping[s
             _check_class(value, classes)
     labels = label_of(outcome, label.values)
     if outcome.threshold is None:
-        return RowTruths(labels, [float(one) for one in labels])
+        return RowTruths(labels, [float(truth) for truth in labels])
     return RowTruths(labels, [_number(value) for value in label.values])
 
 

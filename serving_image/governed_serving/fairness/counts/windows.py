@@ -86,11 +86,11 @@ class Window:
         if bucket[0] == bucket[-1] and (self.samples is None or (bucket == bucket[0]).all()):
             self._cells(self._place(int(bucket[0])), len(bucket)).add(columns, outcome, None, score)
         else:
-            for one in np.unique(bucket).tolist():
-                rows = bucket == one
+            for number in np.unique(bucket).tolist():
+                rows = bucket == number
                 part = {name: (codes[rows], values) for name, (codes, values) in columns.items()}
                 own = None if score is None else score[rows]
-                self._cells(self._place(one), int(rows.sum())).add(part, outcome[rows], None, own)
+                self._cells(self._place(number), int(rows.sum())).add(part, outcome[rows], None, own)
         self._slide()
 
     def relabel(self, joined: Joined) -> bool:
@@ -185,12 +185,12 @@ class Window:
         """Plain data; equal windows give equal bytes."""
         buckets = [[bucket, cells.dump()] for bucket, cells in sorted(self.buckets.items())]
         axes, scored = list(self.axes), [plain_subject(subject) for subject in self.scored]
-        found: dict[str, object] = {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
+        dumped: dict[str, object] = {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
         if self.limits is not None:
-            found["limits"] = list(self.limits)
+            dumped["limits"] = list(self.limits)
         if self._undo:
-            found["undo"] = [[bucket, cells.dump()] for bucket, cells in sorted(self._undo.items())]
-        return found if self.samples is None else {**found, "gone": self.gone, "joinedFrom": self.joined_from}
+            dumped["undo"] = [[bucket, cells.dump()] for bucket, cells in sorted(self._undo.items())]
+        return dumped if self.samples is None else {**dumped, "gone": self.gone, "joinedFrom": self.joined_from}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> "Window":

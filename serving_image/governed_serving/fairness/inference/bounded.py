@@ -46,14 +46,14 @@ class Sample(NamedTuple):
         return Sample(self.n, -self.mean, self.variance, -self.high, -self.low)
 
 
-def _log_wealth(one: Sample, t: Floats, bets: Floats) -> Floats:
+def _log_wealth(sample: Sample, t: Floats, bets: Floats) -> Floats:
     """Log of the products against "mean ≤ t", shape (points, bets)."""
-    c = np.maximum(t - one.low, 1e-12)[:, None]
-    a = np.minimum(bets / (one.high - one.low), _LARGEST / c)
+    c = np.maximum(t - sample.low, 1e-12)[:, None]
+    a = np.minimum(bets / (sample.high - sample.low), _LARGEST / c)
     x = a * c
     price = np.where(x < 1e-3, a * a * (0.5 + x / 3), (-np.log1p(-x) - x) / (c * c))
-    away = (one.mean - t)[:, None]
-    wealth: Floats = one.n * (a * away - price * (max(one.variance, 0.0) + away * away))
+    away = (sample.mean - t)[:, None]
+    wealth: Floats = sample.n * (a * away - price * (max(sample.variance, 0.0) + away * away))
     return wealth
 
 
@@ -64,23 +64,23 @@ def _mixed(logs: Floats) -> Floats:
     return mixed
 
 
-def mean_sequence(one: Sample, alpha: float) -> Interval:
+def mean_sequence(sample: Sample, alpha: float) -> Interval:
     """Confidence sequence at level 1 − ``alpha`` of the mean; the whole range without values."""
     aim = np.log(2 / alpha)
-    lower, negative = (_lower_mean(side, aim) for side in (one, one.mirrored()))
+    lower, negative = (_lower_mean(side, aim) for side in (sample, sample.mirrored()))
     return Interval(lower, -negative)
 
 
-def _lower_mean(one: Sample, aim: float) -> float:
+def _lower_mean(sample: Sample, aim: float) -> float:
     def evidence(t: float) -> float:
-        return float(_mixed(_log_wealth(one, np.array([t]), BETS))[0])
+        return float(_mixed(_log_wealth(sample, np.array([t]), BETS))[0])
 
-    return _last_excluded(evidence, one.low, one.mean, _error(one), aim) if one.n > 0 else one.low
+    return _last_excluded(evidence, sample.low, sample.mean, _error(sample), aim) if sample.n > 0 else sample.low
 
 
-def _error(one: Sample) -> float:
-    width = one.high - one.low
-    return float(np.sqrt(max(one.variance, 0.0) / one.n) + width / (one.n + 1))
+def _error(sample: Sample) -> float:
+    width = sample.high - sample.low
+    return float(np.sqrt(max(sample.variance, 0.0) / sample.n) + width / (sample.n + 1))
 
 
 def _last_excluded(evidence: Callable[[float], float], least: float, most: float, step: float, aim: float) -> float:
@@ -107,24 +107,24 @@ _FIRST = np.repeat(BETS, len(RATIOS))
 _SECOND = np.outer(BETS, RATIOS).ravel()
 
 
-def _evidence_above(one: Sample, other: Sample, h: float) -> float:
+def _evidence_above(sample: Sample, other: Sample, h: float) -> float:
     """Log e-value against "mean of one − mean of other ≤ h"."""
-    low, high = max(one.low, other.low + h), min(one.high, other.high + h)
+    low, high = max(sample.low, other.low + h), min(sample.high, other.high + h)
     if low > high:
         return -np.inf if h > 0 else np.inf
     mirrored = other.mirrored()
 
     def wealth(t: Floats) -> Floats:
-        return _mixed(_log_wealth(one, t, _FIRST) + _log_wealth(mirrored, h - t, _SECOND))
+        return _mixed(_log_wealth(sample, t, _FIRST) + _log_wealth(mirrored, h - t, _SECOND))
 
-    near = np.clip([one.mean, other.mean + h], low, high)
+    near = np.clip([sample.mean, other.mean + h], low, high)
     points = np.unique(np.concatenate([np.linspace(low, high, _GRID), np.linspace(near.min(), near.max(), _GRID)]))
     for _ in range(3):
-        found = wealth(points)
-        place = int(found.argmin())
+        evidence = wealth(points)
+        place = int(evidence.argmin())
         left, right = points[max(place - 1, 0)], points[min(place + 1, len(points) - 1)]
         points = np.linspace(left, right, _GRID // 2 + 1)
-    return float(min(found.min(), wealth(points).min()))
+    return float(min(evidence.min(), wealth(points).min()))
 
 
 def difference_sequence(one: Sample, other: Sample, alpha: float) -> Interval:

@@ -265,11 +265,11 @@ class _Curvature(NamedTuple):
         paired = self.diagonal.shape[1] // 2 * 2
         one, other = slice(0, paired, 2), slice(1, paired, 2)
         a, b, between = self.diagonal[:, None, one], self.diagonal[:, None, other], self.beside[:, None]
-        found = rows / self.diagonal[:, None]
+        solved = rows / self.diagonal[:, None]
         whole = a * b - between * between
-        found[..., one] = (b * rows[..., one] - between * rows[..., other]) / whole
-        found[..., other] = (a * rows[..., other] - between * rows[..., one]) / whole
-        return found
+        solved[..., one] = (b * rows[..., one] - between * rows[..., other]) / whole
+        solved[..., other] = (a * rows[..., other] - between * rows[..., one]) / whole
+        return solved
 
 
 def _newton(curvature: _Curvature, gradient: Floats, a: Floats) -> tuple[Floats, Floats]:
@@ -356,10 +356,10 @@ def lower_end(
     for _ in range(_STEPS):
         if not len(rows):
             break
-        found = evidence(t[rows], rows)
-        out = found >= threshold[rows]
-        t[rows] = search.next(rows, t[rows], found, out)
-        going = search.wide(rows) & (t[rows] > least[rows]) & ~(out & (found < threshold[rows] + _CLOSE))
+        reached = evidence(t[rows], rows)
+        out = reached >= threshold[rows]
+        t[rows] = search.next(rows, t[rows], reached, out)
+        going = search.wide(rows) & (t[rows] > least[rows]) & ~(out & (reached < threshold[rows] + _CLOSE))
         rows = rows[going]
     return search.excluded
 

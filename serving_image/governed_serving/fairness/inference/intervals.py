@@ -4,21 +4,21 @@ Fixed-sample intervals hold for one look at a window that was closed beforehand.
 intervals are confidence sequences, which hold at all times together (Robbins 1970; Howard et al. 2021).
 """
 
+from functools import lru_cache
 from math import exp, inf, lgamma, log, sqrt
 from typing import NamedTuple
 
-from governed_serving.fairness.inference.special import beta_quantile, normal_quantile
+from governed_serving.fairness.inference.special import beta_quantile
 
 __all__ = [
     "Interval",
     "binomial_sequence",
     "clopper_pearson",
-    "katz",
     "log_mixture",
     "mover",
-    "newcombe",
     "paired",
-    "wilson",
+    "rate_difference",
+    "rate_ratio",
 ]
 
 
@@ -29,49 +29,40 @@ class Interval(NamedTuple):
     upper: float
 
 
-def _z(level: float) -> float:
-    return normal_quantile(0.5 + level / 2)
+def rate_difference(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
+    """Interval of k1/n1 − k0/n0 for one look, from exact limits of each rate (:func:`mover`).
 
-
-def wilson(k: int, n: int, level: float = 0.95) -> Interval:
-    """Score interval of a proportion k/n (Wilson 1927)."""
-    if n == 0:
-        return Interval(0.0, 1.0)
-    z, p = _z(level), k / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-def newcombe(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
-    """Interval of k1/n1 − k0/n0, hybrid score method 10 (Newcombe 1998)."""
+    Newcombe's method 10 (1998) is the same from Wilson's limits, and holds .88 instead of .95 of 20 rows a side at
+    rates of .02 and .98.
+    """
     if n1 == 0 or n0 == 0:
         return Interval(-1.0, 1.0)
-    p1, p0 = k1 / n1, k0 / n0
-    a, b = wilson(k1, n1, level), wilson(k0, n0, level)
-    below = sqrt((p1 - a.lower) ** 2 + (b.upper - p0) ** 2)
-    above = sqrt((a.upper - p1) ** 2 + (p0 - b.lower) ** 2)
-    return Interval(p1 - p0 - below, p1 - p0 + above)
+    return mover(k1 / n1, clopper_pearson(k1, n1, level), k0 / n0, clopper_pearson(k0, n0, level))
 
 
-def katz(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
-    """Log interval of the ratio (k1/n1)/(k0/n0) (Katz et al. 1978); half a case is added where a count is zero.
+def rate_ratio(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
+    """Interval of (k1/n1) / (k0/n0) for one look, from exact limits of each rate's logarithm (:func:`mover`).
 
-    Where everyone is favoured on both sides its width would be 0: half a case is taken from each for the width.
+    Of a rate of 0 there is no logarithm: then the quotient of the limits. Katz's interval (1978) holds .30 instead of
+    .95 of 10 and 300 rows at rates of .98.
     """
     if n1 == 0 or n0 == 0 or (k1 == 0 and k0 == 0):
         return Interval(0.0, inf)
-    a, b = (k1 + 0.5, k0 + 0.5) if 0 in (k1, k0) else (float(k1), float(k0))
-    m, n = (n1 + 0.5, n0 + 0.5) if 0 in (k1, k0) else (float(n1), float(n0))
-    centre = log(a / m) - log(b / n)
-    if k1 == n1 and k0 == n0:
-        a, b = k1 - 0.5, k0 - 0.5
-    half = _z(level) * sqrt(max(1 / a - 1 / m + 1 / b - 1 / n, 0.0))
-    return Interval(0.0 if k1 == 0 else exp(centre - half), inf if k0 == 0 else exp(centre + half))
+    one, other = clopper_pearson(k1, n1, level), clopper_pearson(k0, n0, level)
+    if k0 == 0:
+        return Interval(one.lower / other.upper, inf)
+    if k1 == 0:
+        return Interval(0.0, one.upper / other.lower)
+    ends = [Interval(log(around.lower), log(around.upper)) for around in (one, other)]
+    found = mover(log(k1 / n1), ends[0], log(k0 / n0), ends[1])
+    return Interval(exp(found.lower), exp(found.upper))
 
 
+@lru_cache(maxsize=4096)
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """Exact interval of a proportion (Clopper & Pearson 1934), from quantiles of the beta law."""
+    if n == 0:
+        return Interval(0.0, 1.0)
     tail = (1 - level) / 2
     lower = 0.0 if k == 0 else beta_quantile(tail, k, n - k + 1)
     upper = 1.0 if k == n else beta_quantile(1 - tail, k + 1, n - k)
@@ -101,8 +92,8 @@ def paired(gained: int, lost: int, n: int, level: float = 0.95) -> Interval:
     a, b = gained / n, lost / n
     free = (1 - a) * (1 - b)
     correlation = -sqrt(a * b / free) if free > 0 else 0.0
-    found = mover(a, clopper_pearson(gained, n, level), b, clopper_pearson(lost, n, level), correlation)
-    return Interval(max(found.lower, -1.0), min(found.upper, 1.0))
+    interval = mover(a, clopper_pearson(gained, n, level), b, clopper_pearson(lost, n, level), correlation)
+    return Interval(max(interval.lower, -1.0), min(interval.upper, 1.0))
 
 
 def _beta(a: float, b: float) -> float:

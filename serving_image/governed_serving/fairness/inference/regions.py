@@ -66,6 +66,6 @@ def _at(k: Floats, n: Floats, x: Floats) -> Floats:
     b = size - n
     root = np.sqrt(b * b + 4 * size * q)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(b >= 0, (b + root) / (2 * size), 2 * q / (root - b))
-    found = np.where(size > 0, found, q / n)
-    return np.where(rising, found, 1 - found)
+        solution = np.where(b >= 0, (b + root) / (2 * size), 2 * q / (root - b))
+    solution = np.where(size > 0, solution, q / n)
+    return np.where(rising, solution, 1 - solution)

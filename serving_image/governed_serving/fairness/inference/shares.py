@@ -40,8 +40,8 @@ def _rays(counts: Floats, aim: float) -> Floats:
         inside = marginal - (counts * np.log(p)).sum(1) < aim
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     points = observed + (high[:, None] * _DEPTHS).ravel()[:, None] * np.repeat(ways, len(_DEPTHS), 0)
-    found: Floats = np.clip(points, 0.0, 1.0)
-    return found
+    clipped: Floats = np.clip(points, 0.0, 1.0)
+    return clipped
 
 
 def function_sequence(counts: Floats, function: Function, alpha: float) -> Interval:

@@ -25,7 +25,7 @@ def calibration_curves(
     """Attribute → a curve per group that is judged; of probabilities alone, and where scores are counted."""
     if cells.scores is None or bias.favorable_outcome.label is None:
         return {}
-    found = {}
+    by_attribute = {}
     for attribute in bias.protected_attributes:
         panel, part = panels[attribute.name], alpha / len(bias.protected_attributes)
         groups = panel.judged.groups[:MOST_CURVES]
@@ -34,8 +34,8 @@ def calibration_curves(
             for group in groups
         ]
         if any(curve.bins for curve in curves):
-            found[attribute.name] = curves
-    return found
+            by_attribute[attribute.name] = curves
+    return by_attribute
 
 
 def calibration_curve(group: str, own: GroupScores, alpha: float) -> CalibrationCurve:

@@ -34,7 +34,7 @@ class Corrected(NamedTuple):
 def withheld(metrics: Sequence[MetricFinding], before: Sequence[MetricFinding]) -> list[MetricFinding]:
     """``metrics`` by the corrected labels, Unknown where they aren't what ``before``, by the first ones, shows."""
     first = {(one.attribute, one.group, one.name): one for one in before}
-    found = []
+    held_back = []
     for metric in metrics:
         was = first.get((metric.attribute, metric.group, metric.name))
         word = was.verdict if was is not None and was.judged else "Unknown"
@@ -45,8 +45,8 @@ def withheld(metrics: Sequence[MetricFinding], before: Sequence[MetricFinding]) 
             told |= {"within_margin": False} if metric.within_margin else {}
         elif metric.within_margin is False and was is not None and was.within_margin and metric.verdict == "Pass":
             told |= {"within_margin": True}
-        found.append(metric.model_copy(update=told))
-    return found
+        held_back.append(metric.model_copy(update=told))
+    return held_back
 
 
 def corrections_of(

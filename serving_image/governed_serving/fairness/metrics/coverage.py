@@ -10,6 +10,9 @@ served as one likes, the share that is covered follows a law at or above Beta(n 
 Fail needs an interval below what that law leaves, each with half of the part of the level: were the rows like the
 calibration rows, any Fail is told with a chance of 1 − confidenceLevel at most. Of several thresholds (by group) all
 rows together have at least the least of their laws.
+
+Labels that were corrected count in figures and intervals; Pass and Fail need that the first labels show the same, as in
+:mod:`.corrections`: a correction that was chosen after a look takes one away and makes none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +40,10 @@ def calibration_of(told: ConformalEvaluation | None) -> Calibration:
         return {}
     if not told.group_conditional:
         return {"": {ALL: [told.overall.calibration_rows]}}
-    every = [one.calibration_rows for groups in told.groups.values() for one in groups]
+    every = [group.calibration_rows for groups in told.groups.values() for group in groups]
     own = {
-        name: {one.group: [one.calibration_rows] for one in groups if one.own} for name, groups in told.groups.items()
+        name: {group.group: [group.calibration_rows] for group in groups if group.own}
+        for name, groups in told.groups.items()
     }
     return {"": {ALL: sorted(set(every))}, **own}
 
@@ -50,25 +54,55 @@ def set_coverage(
     counts: Mapping[str, Mapping[str, Sequence[int]]],
     roster: Roster,
     calibration: Calibration | None = None,
+    first: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
 ) -> SetCoverage:
     """``counts``: attribute ("": all rows) → group → (covered, rows); of groups those that are enrolled.
-    ``calibration`` None: of an artefact that doesn't say."""
+    ``calibration`` None: of an artefact that doesn't say. ``first``: as if no label had been corrected; None: none
+    was."""
+    told = _shown(bias, promised, counts, roster, calibration)
+    return told if first is None else _withheld(told, _shown(bias, promised, first, roster, calibration))
+
+
+def _withheld(told: SetCoverage, before: SetCoverage) -> SetCoverage:
+    """Unknown where the first labels don't show what the corrected ones do."""
+
+    def held(finding: CoverageFinding, was: CoverageFinding | None) -> CoverageFinding:
+        agreed = was is not None and was.verdict == finding.verdict
+        return finding if agreed else finding.model_copy(update={"verdict": "Unknown"})
+
+    groups = {
+        attribute: [
+            held(finding, next((was for was in before.groups.get(attribute, []) if was.group == finding.group), None))
+            for finding in listed
+        ]
+        for attribute, listed in told.groups.items()
+    }
+    return told.model_copy(update={"overall": held(told.overall, before.overall), "groups": groups})
+
+
+def _shown(
+    bias: Bias,
+    promised: float,
+    counts: Mapping[str, Mapping[str, Sequence[int]]],
+    roster: Roster,
+    calibration: Calibration | None,
+) -> SetCoverage:
     calibrated = calibration or {}
     alpha = (1 - bias.confidence_level) / 2
     part = alpha / len(bias.protected_attributes)
     groups = {}
     for attribute in bias.protected_attributes:
-        known = counts.get(attribute.name, {})
+        by_group = counts.get(attribute.name, {})
         listed = [
             _finding(
                 group,
-                known[group],
+                by_group[group],
                 promised,
                 part * place_share(place),
                 calibrated.get(attribute.name, {}).get(group, ()),
             )
             for place, group in enumerate(roster.order(attribute.name), 1)
-            if group in known
+            if group in by_group
         ]
         if listed:
             groups[attribute.name] = listed

@@ -33,11 +33,11 @@ UNEVEN_GAP, UNEVEN_LEVEL = 0.1, 0.001
 def label_shares(table: GroupTable) -> list[LabelledShare]:
     """Labelled rows of each group and outcome; small groups are left out."""
     return [
-        LabelledShare(group=group, outcome=word, rows=rows, labelled=known, share=known / rows if rows else None)
+        LabelledShare(group=group, outcome=word, rows=rows, labelled=labels, share=labels / rows if rows else None)
         for group, counts in zip(table.groups, table.counts, strict=True)
         if counts.sum() >= SMALLEST_GROUP
         for outcome, word in OUTCOMES.items()
-        for rows, known in [(int(counts[outcome].sum()), int(counts[outcome, :UNKNOWN].sum()))]
+        for rows, labels in [(int(counts[outcome].sum()), int(counts[outcome, :UNKNOWN].sum()))]
     ]
 
 
@@ -60,14 +60,14 @@ def worst_case(name: str, panel: Panel, group: str, within: Within | None = None
     equalised odds: two rates share their labels.
     """
     if name in SPREADS:
-        found = _spread(name, panel.judged) if group == ALL else None
+        extremes = _spread(name, panel.judged) if group == ALL else None
     elif name in ADJUSTED_LABEL_METRICS and within is not None:
-        found = _adjusted(ADJUSTED[name], within)
+        extremes = _adjusted(ADJUSTED[name], within)
     elif name in LABEL_METRICS and panel.base and group in panel.table.groups:
-        found = _pair(name, panel.table.of([group]), panel.table.of(panel.base))
+        extremes = _pair(name, panel.table.of([group]), panel.table.of(panel.base))
     else:
-        found = None
-    return found
+        extremes = None
+    return extremes
 
 
 def unseen_outcome(name: str, panel: Panel, group: str, within: Within | None = None) -> str:
@@ -82,10 +82,10 @@ def unseen_outcome(name: str, panel: Panel, group: str, within: Within | None = 
         groups = {group: panel.table.of([group]), " + ".join(panel.base): panel.table.of(panel.base)}
     else:
         return ""
-    for one, counts in groups.items():
+    for side, counts in groups.items():
         for outcome, word in OUTCOMES.items():
             if _hides(counts, outcome, rates):
-                return f"no {word} outcome of {one} has a label yet"
+                return f"no {word} outcome of {side} has a label yet"
     return "" if within is None else _unseen_within(within, group, " + ".join(panel.base), rates)
 
 
@@ -176,13 +176,13 @@ def _mean_gap(rate: Rate, within: Within) -> Interval:
 def _greatest_quotient(over: Floats, under: Floats) -> float:
     """Of Σ ``over`` by Σ ``under``, shape (strata, ways) each, one way chosen in each stratum; 1 where all are 0/0."""
     strata, chosen = np.arange(len(over)), under.argmax(1)
-    found = -1.0
+    greatest = -1.0
     while (below := float(under[strata, chosen].sum())) > 0:
         value = float(over[strata, chosen].sum()) / below
-        if value <= found:
-            return found
-        found, chosen = value, (over - value * under).argmax(1)
-    return found if found > -1 else 1.0
+        if value <= greatest:
+            return greatest
+        greatest, chosen = value, (over - value * under).argmax(1)
+    return greatest if greatest > -1 else 1.0
 
 
 def _gap(u: Interval, p: Interval) -> Interval:
@@ -197,11 +197,11 @@ def _largest(gaps: Sequence[Interval]) -> Interval:
 def _spread(name: str, table: GroupTable) -> Interval | None:
     rates, ratio = SPREADS[name]
     used = [RATES[rate] for rate in rates]
-    if len(table.groups) < 2 or not any(_moves(rate, one) for rate in used for one in table.counts):
+    if len(table.groups) < 2 or not any(_moves(rate, row) for rate in used for row in table.counts):
         return None
     ends = []
     for rate in used:
-        ranges = [_range(rate, one) for one in table.counts]
+        ranges = [_range(rate, row) for row in table.counts]
         ends.append((least_ratio if ratio else largest_gap)(ranges))
     worst = min if ratio else max
     return Interval(worst(e.lower for e in ends), worst(e.upper for e in ends))
@@ -224,10 +224,10 @@ def _completed(counts: Array) -> Iterator[Array]:
 
 def _range(rate: Rate, counts: Array) -> Interval:
     """[0, 1] where the rows could be such that the rate isn't defined."""
-    found = [rate(full) for full in _completed(counts)]
-    if any(n == 0 for _, n in found):
+    rates = [rate(full) for full in _completed(counts)]
+    if any(n == 0 for _, n in rates):
         return Interval(0.0, 1.0)
-    values = [float(k) / float(n) for k, n in found]
+    values = [float(k) / float(n) for k, n in rates]
     return Interval(min(values), max(values))
 
 

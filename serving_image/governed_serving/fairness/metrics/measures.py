@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from governed_serving.fairness.counts.cells import FAVORABLE, UNFAVORABLE, Cells, GroupTable
 from governed_serving.fairness.counts.scores import GroupScores, Moments
-from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
+from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, rate_difference, rate_ratio
 from governed_serving.fairness.inference.shares import function_evidence, function_sequence
 from governed_serving.fairness.metrics.metrics import (
     LABEL_METRICS,
@@ -67,7 +67,7 @@ __all__ = [
     "SCORE_METRICS",
     "SMALLEST_GROUP",
     "SPREADS",
-    "Finding",
+    "MetricValue",
     "bound_evidence",
     "findings",
     "largest_gap",
@@ -85,7 +85,7 @@ ALL = "(all)"
 
 
 @dataclass(frozen=True)
-class Finding:
+class MetricValue:
     """A value with what is asked about it. ``question``: of rates, answered exactly; None: ``own_sequence`` and
     ``own_evidence`` answer.
 
@@ -125,7 +125,7 @@ class Finding:
         return bound_evidence([self], [(lower, upper)])[0]
 
 
-def sequences(compared: Sequence[Finding], levels: Sequence[float]) -> list[Interval]:
+def sequences(compared: Sequence[MetricValue], levels: Sequence[float]) -> list[Interval]:
     """The interval of each at its level; those of rates are solved together."""
     questions = [
         (finding.question, 1 - level) for finding, level in zip(compared, levels, strict=True) if finding.question
@@ -137,7 +137,7 @@ def sequences(compared: Sequence[Finding], levels: Sequence[float]) -> list[Inte
     ]
 
 
-def bound_evidence(compared: Sequence[Finding], bounds: Sequence[tuple[float, float]]) -> list[float]:
+def bound_evidence(compared: Sequence[MetricValue], bounds: Sequence[tuple[float, float]]) -> list[float]:
     """The log e-value of each against its bounds; those of rates are solved together."""
     questions = [
         (finding.question, limits) for finding, limits in zip(compared, bounds, strict=True) if finding.question
@@ -167,8 +167,8 @@ class _Estimate:
         """The sequence, cut to the values that are possible."""
 
         def sequence(level: float) -> Interval:
-            found = self.sequence(level)
-            return Interval(max(least, found.lower), min(most, found.upper))
+            interval = self.sequence(level)
+            return Interval(max(least, interval.lower), min(most, interval.upper))
 
         return sequence
 
@@ -188,7 +188,7 @@ def findings(
     panel: Panel | None = None,
     *,
     probabilities: bool = False,
-) -> list[Finding]:
+) -> list[MetricValue]:
     """Metric ``name`` over the groups of ``axes`` (several: their intersections), as ``panel`` has them compared.
 
     ``probabilities``: scores are probabilities, known to lie in [0, 1] before any data.
@@ -210,12 +210,12 @@ def findings(
 # ---- two groups ----
 
 
-def _pairs(name: str, table: GroupTable, base: Sequence[str], panel: Panel) -> list[Finding]:
+def _pairs(name: str, table: GroupTable, base: Sequence[str], panel: Panel) -> list[MetricValue]:
     judged, pairs = set(panel.judged.groups), []
     for comparison in compare(table, base, [name]):
         u, p = comparison.counts, comparison.against
         pairs.append(
-            Finding(
+            MetricValue(
                 comparison.group,
                 comparison.reference,
                 comparison.metrics[name],
@@ -235,10 +235,10 @@ def _fixed(name: str, u: Array, p: Array, level: float) -> Interval | None:
     if len(metric.rates) != 1:
         return None
     (k1, n1), (k0, n0) = (tuple(int(x) for x in metric.rates[0](side)) for side in (u, p))
-    return (katz if name == "disparateImpactRatio" else newcombe)(k1, n1, k0, n0, level)
+    return (rate_ratio if name == "disparateImpactRatio" else rate_difference)(k1, n1, k0, n0, level)
 
 
-def _impact(panel: Panel) -> list[Finding]:
+def _impact(panel: Panel) -> list[MetricValue]:
     """Against the most selected category, of those with at least ``LEAST_SHARE`` of the rows."""
     table = panel.table
     kept = (table.rows >= max(LEAST_SHARE * panel.total, 1)) & np.array([is_group(g) for g in table.groups], bool)
@@ -247,14 +247,14 @@ def _impact(panel: Panel) -> list[Finding]:
     return _pairs("disparateImpactRatio", large, base, replace(panel, base=base, named=False))
 
 
-def _adjusted(name: str, cells: Cells, panel: Panel, strata: Sequence[str]) -> list[Finding]:
+def _adjusted(name: str, cells: Cells, panel: Panel, strata: Sequence[str]) -> list[MetricValue]:
     """Within the joint values of ``strata``; without strata there is nothing to adjust for."""
     if not strata or not panel.base:
         return []
     judged, reference = set(panel.judged.groups), " + ".join(panel.base)
     groups = [group for group in panel.table.groups if group not in panel.base]
     return [
-        Finding(
+        MetricValue(
             group,
             reference,
             *adjusted(name, within),
@@ -280,7 +280,7 @@ SPREADS: Mapping[str, tuple[tuple[str, ...], bool]] = {
 """Name → the rates that it is about, and whether it is a ratio."""
 
 
-def _spread(name: str, panel: Panel) -> list[Finding]:
+def _spread(name: str, panel: Panel) -> list[MetricValue]:
     """Of the groups in which a rate has support; the others are named, and where fewer than two are left nothing is
     defined."""
     table = panel.judged
@@ -302,13 +302,13 @@ def _spread(name: str, panel: Panel) -> list[Finding]:
         shares += [panel.share(one, other) / len(rates) for (one, *_), (other, *_) in combinations(some, 2)]
     value = float(np.min(values) if ratio else np.max(values))
     what = "least / greatest" if ratio else "greatest − least"
-    found = Finding(ALL, what, value, support, int(table.counts.sum()), excluded=tuple(sorted(excluded)))
+    spread = MetricValue(ALL, what, value, support, int(table.counts.sum()), excluded=tuple(sorted(excluded)))
     if value != value or support < SMALLEST_GROUP:
-        return [found]
+        return [spread]
     if len(table.groups) > MOST_PAIRED:
-        return [replace(found, own_sequence=partial(_spread_sequence, panel, rates, ratio))]
+        return [replace(spread, own_sequence=partial(_spread_sequence, panel, rates, ratio))]
     form: Form = "leastRatio" if ratio else "largestDifference"
-    return [replace(found, question=Question(tuple(parts), form, tuple(shares)))]
+    return [replace(spread, question=Question(tuple(parts), form, tuple(shares)))]
 
 
 def _spread_sequence(panel: Panel, rates: Sequence[str], ratio: bool, level: float) -> Interval:
@@ -351,18 +351,20 @@ def _quotient(value: float, top: float) -> float:
 ENTROPIES = {"theilIndex": 1.0, "generalizedEntropyIndex": 2.0}
 
 
-def _entropy(alpha: float, cells: Cells) -> list[Finding]:
+def _entropy(alpha: float, cells: Cells) -> list[MetricValue]:
     """A function of the shares of three benefits: of rows unduly refused, right, unduly favoured."""
     counts = np.array([*cells.counts.values()], np.float64).reshape(-1, 2, 3).sum(0)
     hits, n = right(counts)
     value = float(entropy_index(counts, alpha)) if n > 0 else nan
     if n < 1:
-        return [Finding(ALL, "", value, 0, int(counts.sum()))]
+        return [MetricValue(ALL, "", value, 0, int(counts.sum()))]
     benefits = np.array([counts[UNFAVORABLE, FAVORABLE], hits, counts[FAVORABLE, UNFAVORABLE]])
     index = partial(_index_of_shares, alpha)
     sequence = lambda level: function_sequence(benefits, index, 1 - level)  # noqa: E731
     return [
-        Finding(ALL, "", value, int(n), int(counts.sum()), None, sequence, partial(function_evidence, benefits, index))
+        MetricValue(
+            ALL, "", value, int(n), int(counts.sum()), None, sequence, partial(function_evidence, benefits, index)
+        )
     ]
 
 
@@ -371,8 +373,8 @@ def _index_of_shares(alpha: float, shares: Array) -> NDArray[np.float64]:
     counts = np.zeros((len(shares), 2, 3))
     counts[:, UNFAVORABLE, FAVORABLE], counts[:, FAVORABLE, FAVORABLE], counts[:, FAVORABLE, UNFAVORABLE] = shares.T
     with np.errstate(all="ignore"):
-        found = entropy_index(counts, alpha)
-    terms: NDArray[np.float64] = np.where(np.isnan(found), inf if alpha > 1 else 0.0, found)
+        index = entropy_index(counts, alpha)
+    terms: NDArray[np.float64] = np.where(np.isnan(index), inf if alpha > 1 else 0.0, index)
     return terms
 
 
@@ -477,7 +479,7 @@ NEED_LABELS = LABEL_METRICS | {
 """Metrics that wait for labels."""
 
 
-def _scores(name: str, cells: Cells, panel: Panel, probabilities: bool) -> list[Finding]:
+def _scores(name: str, cells: Cells, panel: Panel, probabilities: bool) -> list[MetricValue]:
     base, subject, judged = panel.base, panel.axes, set(panel.judged.groups)
     if cells.scores is None or subject not in cells.scores.subjects or not base:
         return []
@@ -511,19 +513,19 @@ def _scores(name: str, cells: Cells, panel: Panel, probabilities: bool) -> list[
 
 def _score_finding(
     name: str, group: str, reference: str, own: GroupScores, pooled: GroupScores, span: Span | None
-) -> Finding:
+) -> MetricValue:
     estimator = SCORE_METRICS[name]
     n1, n0 = (own.score.n, pooled.score.n) if name.startswith("score") else (own.error.n, pooled.error.n)
     if estimator is None:
-        found = _distance(own, pooled)
-        sequence = _distance_sequence(found, n1, n0)
-        return Finding(group, reference, found.lower, min(n1, n0), n1 + n0, None, sequence, resolution=found)
+        distance = _distance(own, pooled)
+        sequence = _distance_sequence(distance, n1, n0)
+        return MetricValue(group, reference, distance.lower, min(n1, n0), n1 + n0, None, sequence, resolution=distance)
     estimate = estimator(own, pooled)
     if span is not None:
         exact = difference_answers(name, own, pooled, span)
-        return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *exact)
+        return MetricValue(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *exact)
     own_answers = (estimate.sequence, estimate.evidence)
-    return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *own_answers, asymptotic=True)
+    return MetricValue(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *own_answers, asymptotic=True)
 
 
 def _distance_sequence(value: Interval, n1: int, n0: int) -> Callable[[float], Interval]:
@@ -534,11 +536,13 @@ def _distance_sequence(value: Interval, n1: int, n0: int) -> Callable[[float], I
     return sequence
 
 
-def _own_calibration(group: str, own: GroupScores, probabilities: bool) -> Finding:
+def _own_calibration(group: str, own: GroupScores, probabilities: bool) -> MetricValue:
     """Calibration within a group (Kleinberg, Mullainathan & Raghavan 2017) needs no other group."""
     if probabilities and own.within(0.0, 1.0):
-        found = (own.calibration_error, own.error.n, own.error.n, None, *calibration_answers(own))
-        return Finding(group, "its own labels", *found)
+        calibration = (own.calibration_error, own.error.n, own.error.n, None, *calibration_answers(own))
+        return MetricValue(group, "its own labels", *calibration)
     estimate = _Estimate(own.calibration_error, _calibration_variance(own))
     answers = (estimate.within(0.0, 1.0), estimate.evidence)
-    return Finding(group, "its own labels", estimate.value, own.error.n, own.error.n, None, *answers, asymptotic=True)
+    return MetricValue(
+        group, "its own labels", estimate.value, own.error.n, own.error.n, None, *answers, asymptotic=True
+    )

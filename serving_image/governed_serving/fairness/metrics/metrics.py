@@ -63,8 +63,8 @@ def selected(c: Array) -> tuple[Array, Array]:
 
 def labelled_favorable(c: Array) -> tuple[Array, Array]:
     """(favourable labels, rows with a label)."""
-    known = c[..., :UNKNOWN]
-    return known[..., FAVORABLE].sum(-1), known.sum((-2, -1))
+    labels = c[..., :UNKNOWN]
+    return labels[..., FAVORABLE].sum(-1), labels.sum((-2, -1))
 
 
 def true_positives(c: Array) -> tuple[Array, Array]:
@@ -218,13 +218,13 @@ def compare(
     """Every other group against the privileged ones together; empty when there is no reference."""
     base = reference_groups(table, privileged)
     pooled = table.of(base)
-    found = []
+    comparisons = []
     for group, counts in zip(table.groups, table.counts, strict=True):
         if not base or group in base or not counts.any():
             continue
         values = {name: float(METRICS[name](counts, pooled)) for name in names}
-        found.append(Comparison(group, " + ".join(base), counts, pooled, values))
-    return found
+        comparisons.append(Comparison(group, " + ".join(base), counts, pooled, values))
+    return comparisons
 
 
 def spread(table: GroupTable) -> dict[str, float]:
@@ -250,15 +250,15 @@ def gap_of(values: Floats) -> float:
 
     Where fairlearn counts an undefined rate as 0, its group is left out here, and named by whoever tells the figure.
     """
-    known = values[~np.isnan(values)]
-    return float(known.max() - known.min()) if len(known) > 1 else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.max() - defined.min()) if len(defined) > 1 else float("nan")
 
 
 def ratio_of(values: Floats) -> float:
     """Least / greatest of the rates that are defined; NaN with fewer than two of them, or where all are 0: 0/0 is
     neither best nor worst."""
-    known = values[~np.isnan(values)]
-    return float(known.min() / known.max()) if len(known) > 1 and known.max() > 0 else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.min() / defined.max()) if len(defined) > 1 and defined.max() > 0 else float("nan")
 
 
 def impact_ratios(table: GroupTable, least_share: float = 0.0) -> dict[str, float | None]:
@@ -299,6 +299,6 @@ def confusion(
     """Counts per group straight from columns: ``outcome`` and ``label`` favourable or not (bool or 0/1), shape
     (rows,)."""
     cells = Cells(("group",))
-    known = None if label is None else np.asarray(label, np.int64)
-    cells.add({"group": coded(np.asarray(groups))}, np.asarray(outcome), known)
+    labels = None if label is None else np.asarray(label, np.int64)
+    cells.add({"group": coded(np.asarray(groups))}, np.asarray(outcome), labels)
     return cells.by("group")

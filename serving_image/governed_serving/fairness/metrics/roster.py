@@ -76,9 +76,9 @@ def enrolled(roster: Roster, bias: Bias, cells: Cells, now: float = 0.0) -> Rost
     enough = cells.rows >= bias.least_samples
     for axes, privileged in subjects_of(bias):
         subject, table = joint_name(axes), cells.by(*axes)
-        known = groups[subject] = _with_support(groups.get(subject, {}), table, now)
-        if enough and not privileged and subject not in references and len(known) > 1:
-            among = _of(table, known)
+        shares = groups[subject] = _with_support(groups.get(subject, {}), table, now)
+        if enough and not privileged and subject not in references and len(shares) > 1:
+            among = _of(table, shares)
             references[subject] = (reference_groups(among)[0], now)
     for stratum in bias.strata:  # for subgroups alone: within strata nobody is a reference
         if stratum not in {a.name for a in bias.protected_attributes}:
@@ -86,12 +86,12 @@ def enrolled(roster: Roster, bias: Bias, cells: Cells, now: float = 0.0) -> Rost
     return Roster(groups, references)
 
 
-def _with_support(known: Mapping[str, float], table: GroupTable, now: float) -> dict[str, float]:
-    """``known`` and the groups that have support by now, the largest first, as far as there is room."""
+def _with_support(shares: Mapping[str, float], table: GroupTable, now: float) -> dict[str, float]:
+    """``shares`` and the groups that have support by now, the largest first, as far as there is room."""
     total = int(table.rows.sum())
     rows = sorted(zip((-table.rows).tolist(), table.groups, strict=True))
-    new = [g for n, g in rows if g not in known and is_group(g) and has_support(-n, total)]
-    return dict(known) | dict.fromkeys(new[: MOST_GROUPS - len(known)], now)
+    new = [g for n, g in rows if g not in shares and is_group(g) and has_support(-n, total)]
+    return dict(shares) | dict.fromkeys(new[: MOST_GROUPS - len(shares)], now)
 
 
 def agreed(rosters: Sequence[Roster]) -> Roster:
@@ -193,8 +193,8 @@ def panel_of(cells: Cells, axes: Sequence[str], privileged: Sequence[str], roste
     total = int(table.rows.sum())
     if roster is None:
         listed = zip(table.groups, table.rows.tolist(), strict=True)
-        known = [g for g, n in listed if is_group(g) and has_support(n, total)]
-        roster = Roster({subject: dict.fromkeys(known, 0.0)})
+        supported = [g for g, n in listed if is_group(g) and has_support(n, total)]
+        roster = Roster({subject: dict.fromkeys(supported, 0.0)})
     chosen = roster.references.get(subject)
     base = tuple(privileged) or ((chosen[0],) if chosen and chosen[0] in table.groups else ())
     base = reference_groups(table, base)

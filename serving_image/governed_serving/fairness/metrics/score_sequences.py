@@ -55,7 +55,7 @@ Sequence = Callable[[float], Interval]
 
 
 class Answers(NamedTuple):
-    """``sequence(level)`` and ``evidence(lower, upper)``, as :class:`~.measures.Finding` has them."""
+    """``sequence(level)`` and ``evidence(lower, upper)``, as :class:`~.measures.MetricValue` has them."""
 
     sequence: Callable[[float], Interval]
     evidence: Callable[[float, float], float]
@@ -110,14 +110,14 @@ def calibration_answers(own: GroupScores) -> Answers:
     return _answers(lambda alpha: _calibration(own, alpha))
 
 
-def _gap(one: Interval, other: Interval) -> Interval:
-    return Interval(one.lower - other.upper, one.upper - other.lower)
+def _gap(interval: Interval, other: Interval) -> Interval:
+    return Interval(interval.lower - other.upper, interval.upper - other.lower)
 
 
 def _root_mean_square(g: GroupScores, alpha: float, span: Span) -> Interval:
     top = max(span.size**2, float(np.float32(span.size) * np.float32(span.size)))
-    found = mean_sequence(_sample(g.square, 0.0, top), alpha)
-    return Interval(sqrt(max(found.lower, 0.0)), sqrt(found.upper))
+    squares = mean_sequence(_sample(g.square, 0.0, top), alpha)
+    return Interval(sqrt(max(squares.lower, 0.0)), sqrt(squares.upper))
 
 
 def _calibration(g: GroupScores, alpha: float) -> Interval:
@@ -130,8 +130,8 @@ def _calibration(g: GroupScores, alpha: float) -> Interval:
     if n < 1 or error != error:
         return Interval(0.0, 1.0)
     variance = max(g.error.mean_square - error * error, 0.0)
-    found = mean_sequence(Sample(n, error, variance, -PROBABILITIES.size, PROBABILITIES.size), alpha / 2**BINS)
-    return Interval(max(found.lower, 0.0), min(found.upper, 1.0))
+    interval = mean_sequence(Sample(n, error, variance, -PROBABILITIES.size, PROBABILITIES.size), alpha / 2**BINS)
+    return Interval(max(interval.lower, 0.0), min(interval.upper, 1.0))
 
 
 _CENTRES = (0.2, 0.5, 0.8)
@@ -190,8 +190,8 @@ def _evidence(sequence: Sequence, lower: float, upper: float) -> float:
     Wang 2021)."""
 
     def outside(aim: float) -> bool:
-        found = sequence(exp(-aim))
-        return found.lower > upper or found.upper < lower
+        interval = sequence(exp(-aim))
+        return interval.lower > upper or interval.upper < lower
 
     if not outside(2 * log(2)):
         return -inf

@@ -100,15 +100,15 @@ def _joined(form: Form, ends: list[tuple[float, float]]) -> Interval:
 
 def _ends(parts: Sequence[RateContrast], alphas: Sequence[float]) -> list[tuple[float, float]]:
     """Both ends of each contrast, half of alpha each; the whole range where a rate has no rows."""
-    found = [part.range for part in parts]
+    ranges = [part.range for part in parts]
     for places in _alike(parts).values():
         some = [parts[i] for i in places]
         batch = _Batch(some + some, [1.0] * len(some) + [-1.0] * len(some))
         thresholds = np.log(2 / np.array([alphas[i] for i in places] * 2))
         ends = batch.lower_ends(thresholds)
         for place, low, high in zip(places, ends[: len(some)].tolist(), ends[len(some) :].tolist(), strict=True):
-            found[place] = (low, -high)
-    return found
+            ranges[place] = (low, -high)
+    return ranges
 
 
 def evidences(questions: Sequence[Question], bounds: Sequence[tuple[float, float]]) -> list[float]:
@@ -144,11 +144,11 @@ def _on_contrasts(form: Form, low: float, high: float) -> tuple[float, float]:
 
 def _alike(parts: Sequence[RateContrast]) -> dict[int, list[int]]:
     """Places by number of rates, of contrasts in which every rate has rows."""
-    found: dict[int, list[int]] = {}
+    alike: dict[int, list[int]] = {}
     for place, part in enumerate(parts):
         if min(part.rows) > 0:
-            found.setdefault(len(part.rows), []).append(place)
-    return found
+            alike.setdefault(len(part.rows), []).append(place)
+    return alike
 
 
 class _Batch:

@@ -12,6 +12,10 @@ What is found: by e-values times weights (compound e-values: Ignatiadis, Wang & 
 stops, the expected share of false ones among what is found is at most alpha, whatever depends on whatever; where there
 is nothing, so is the chance of ever finding anything. Intervals are wider the fewer are found, such that the expected
 share of those that miss is at most alpha (e-BY: Xu, Wang & Ramdas 2022). What is found is shown; it decides nothing.
+
+Where labels were corrected, a slice has the smaller of two e-values, by the corrected labels and by the first ones, and
+none where these differ the other way: no more than that of the first labels, so that corrections, whoever makes them
+after whatever look, can't make a find.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,28 +75,29 @@ class _Candidate(NamedTuple):
         return Question((RateContrast((self.cases, self.others[0]), (self.rows, self.others[1])),), "difference")
 
     @property
+    def name(self) -> tuple[_Axes, str, Key]:
+        """Whatever is counted of it."""
+        return self.axes, self.measure, self.values
+
+    @property
     def difference(self) -> float:
         return self.cases / self.rows - self.others[0] / self.others[1]
 
 
-def slices_of(bias: Bias, cells: Cells, roster: Roster, alpha: float) -> Slices | None:
-    """None with one protected attribute and no strata: its values are compared anyway."""
+def slices_of(bias: Bias, cells: Cells, roster: Roster, alpha: float, first: Cells | None = None) -> Slices | None:
+    """None with one protected attribute and no strata: its values are compared anyway. ``first``: counts as if no label
+    had been corrected; None: none was."""
     combined = _combined(bias)
     if not combined:
         return None
     measures = _measures(bias)
-    coded = _coded(cells, roster)
-    part = 1 / (len(combined) * len(measures))
-    every = [
-        candidate
-        for axes in combined
-        for measure in measures
-        for candidate in _candidates(coded, axes, measure, roster, part)
-    ]
+    every = _every(cells, roster, combined, measures)
     every.sort(key=lambda candidate: (-candidate.rows, candidate.axes, candidate.values, candidate.measure))
     looked_at, left_out = every[:MOST_SLICES], len(every) - min(len(every), MOST_SLICES)
     questions = [candidate.question() for candidate in looked_at]
-    evidence = evidences(questions, [_bounds(bias, MEASURES[candidate.measure]) for candidate in looked_at])
+    evidence = _evidence(bias, looked_at)
+    if first is not None:
+        evidence = _weaker(bias, looked_at, evidence, _every(first, roster, combined, measures))
     weighted = [log_value + log(candidate.share) for log_value, candidate in zip(evidence, looked_at, strict=True)]
     discovered = _e_bh(weighted, alpha)
     level = alpha * len(discovered)
@@ -116,6 +121,36 @@ def slices_of(bias: Bias, cells: Cells, roster: Roster, alpha: float) -> Slices 
             for i, candidate, interval in zip(told, (looked_at[i] for i in told), ends, strict=True)
         ],
     )
+
+
+def _every(cells: Cells, roster: Roster, combined: Sequence[_Axes], measures: Sequence[str]) -> list[_Candidate]:
+    coded, part = _coded(cells, roster), 1 / (len(combined) * len(measures))
+    return [
+        candidate
+        for axes in combined
+        for measure in measures
+        for candidate in _candidates(coded, axes, measure, roster, part)
+    ]
+
+
+def _evidence(bias: Bias, candidates: Sequence[_Candidate]) -> list[float]:
+    bounds = [_bounds(bias, MEASURES[candidate.measure]) for candidate in candidates]
+    return evidences([candidate.question() for candidate in candidates], bounds)
+
+
+def _weaker(
+    bias: Bias, looked_at: Sequence[_Candidate], evidence: Sequence[float], before: Sequence[_Candidate]
+) -> list[float]:
+    """The smaller of each e-value's logarithm and that of the same slice ``before``; none where there was no such
+    slice, or it differed the other way."""
+    wanted = {candidate.name for candidate in looked_at}
+    same = [candidate for candidate in before if candidate.name in wanted]
+    was = {c.name: (value, c.difference) for c, value in zip(same, _evidence(bias, same), strict=True)}
+    weaker = []
+    for candidate, value in zip(looked_at, evidence, strict=True):
+        earlier, difference = was.get(candidate.name, (-inf, 0.0))
+        weaker.append(min(value, earlier) if difference * candidate.difference > 0 else -inf)
+    return weaker
 
 
 def _e_bh(weighted: Sequence[float], alpha: float) -> list[int]:
@@ -186,14 +221,14 @@ def _candidates(coded: _Coded, axes: _Axes, measure: str, roster: Roster, part: 
     joint = np.ravel_multi_index(tuple(columns[:, inside]), sizes)
     k, n = (np.bincount(joint, some[inside], prod(sizes)) for some in (cases, rows))
     others_k, others_n = (w[np.arange(prod(sizes)) % beside] - own for w, own in ((whole_k, k), (whole_n, n)))
-    found = []
+    candidates = []
     for place in np.flatnonzero((n >= SMALLEST_GROUP) & (others_n >= SMALLEST_GROUP)).tolist():
         at = [int(i) for i in np.unravel_index(place, sizes)]
         values = tuple(order[i] for order, i in zip(orders, at, strict=True))
         share = part * prod(place_share(i + 1) for i in at)
         others = int(others_k[place]), int(others_n[place])
-        found.append(_Candidate(axes, measure, values, int(k[place]), int(n[place]), others, share))
-    return found
+        candidates.append(_Candidate(axes, measure, values, int(k[place]), int(n[place]), others, share))
+    return candidates
 
 
 def _bounds(bias: Bias, name: str) -> tuple[float, float]:

@@ -42,7 +42,7 @@ from governed_serving.fairness.metrics.measures import (
     ENTROPIES,
     LEAST_SHARE,
     NEED_LABELS,
-    Finding,
+    MetricValue,
     bound_evidence,
     findings,
     sequences,
@@ -85,7 +85,9 @@ def _inside(interval: Interval, limits: tuple[float, float]) -> bool:
     return limits[0] <= interval.lower and interval.upper <= limits[1]
 
 
-def _metric_verdict(name: str, finding: Finding, bounds: MetricBounds, interval: Interval) -> tuple[VerdictWord, str]:
+def _metric_verdict(
+    name: str, finding: MetricValue, bounds: MetricBounds, interval: Interval
+) -> tuple[VerdictWord, str]:
     low, high = _limits(bounds)
     if finding.support < SMALLEST_GROUP and finding.within is not None and finding.samples > 0:
         return "Unknown", f"fewer than {SMALLEST_GROUP} rows on a side, in strata that both sides have"
@@ -112,7 +114,7 @@ def _metric_verdict(name: str, finding: Finding, bounds: MetricBounds, interval:
     )
 
 
-def _rows_to_decide(finding: Finding, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
+def _rows_to_decide(finding: MetricValue, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
     """About how many more rows, of ``rows`` so far: an interval is as wide as the root of 1/rows. None: hardly ever, or
     it can't be told."""
     (low, high), (least, most) = _limits(bounds), _widened(bounds)
@@ -160,10 +162,10 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None, corrected: Cor
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
     samples, least = cells.rows, bias.least_samples
     metrics = _metrics(bias, cells, panels, samples >= least)
-    corrections = LabelCorrections()
+    corrections, before = LabelCorrections(), None
     if corrected is not None:
-        first, _ = pooled(corrected.first, bias, roster)
-        told = withheld(metrics, _metrics(bias, first, _panels(bias, first, roster), samples >= least))
+        before, _ = pooled(corrected.first, bias, roster)
+        told = withheld(metrics, _metrics(bias, before, _panels(bias, before, roster), samples >= least))
         corrections, metrics = corrections_of(corrected, metrics, told), told
     awaited = any(m.name in NEED_LABELS for m in bias.metrics)
     labels = {name: label_shares(table) for name, table in tables.items()} if awaited else {}
@@ -188,7 +190,7 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None, corrected: Cor
     )
     more: dict[str, object] = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
     more["calibration"] = calibration_curves(bias, cells, panels, alpha_of(bias))
-    more["slices"] = slices_of(bias, cells, roster, alpha_of(bias)) if samples >= least else None
+    more["slices"] = slices_of(bias, cells, roster, alpha_of(bias), before) if samples >= least else None
     more["corrections"] = corrections if corrections.corrected else None
     return verdict.changed(**{name: value for name, value in more.items() if value})
 
@@ -224,7 +226,7 @@ def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool
     return metrics
 
 
-def _of_labels(metric: MetricFinding, finding: Finding, panel: Panel) -> dict[str, object]:
+def _of_labels(metric: MetricFinding, finding: MetricValue, panel: Panel) -> dict[str, object]:
     """What rows without labels leave open; a rate of which one outcome has no label at all isn't judged."""
     told: dict[str, object] = {}
     if (
@@ -252,8 +254,10 @@ def _unlabelled(metrics: Sequence[MetricFinding], cells: Cells, labels: Mapping[
     text = f"; {cells.labelled:,} of {cells.rows:,} samples have a label, the others are taken as missing at random: "
     text += f"they could make {worst.name} of {worst.attribute}={worst.group} anything from {ends}"
     for attribute, shares in labels.items():
-        if found := uneven(shares):
-            told = " and ".join(f"{s.labelled:,} of {s.rows:,} {s.outcome} of {attribute}={s.group}" for s in found)
+        if unevenness := uneven(shares):
+            told = " and ".join(
+                f"{s.labelled:,} of {s.rows:,} {s.outcome} of {attribute}={s.group}" for s in unevenness
+            )
             text += f"; labels come unevenly: {told}"
             break
     return text
@@ -281,7 +285,7 @@ def _crossing(metric: MetricFinding) -> list[tuple[float, float]]:
     return [] if inside or outside else [(worst.lower, worst.upper)]
 
 
-def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tuple[str, MetricBounds, Finding]]:
+def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tuple[str, MetricBounds, MetricValue]]:
     """(attribute, bounds, finding) of everything that is looked at; of intersections only what is judged."""
     probabilities = bias.favorable_outcome.threshold is None
     of_rates = [
@@ -305,14 +309,14 @@ def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tup
 def _within_strata(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[SimpsonFinding]:
     """Of every attribute and stratum; all intervals together miss with the chance that a verdict may, beside it."""
     pairs = [(a.name, s) for a in bias.protected_attributes for s in bias.strata if s != a.name]
-    found = []
+    reversals = []
     for attribute, by in pairs:
         panel = panels[attribute]
         reference = panel.base[0] if panel.base else None
         alpha = alpha_of(bias) / len(pairs)
         levels = {group: 1 - alpha * panel.share(group, reference) for group in panel.table.groups}
-        found += simpson(cells, attribute, by, panel.base, SMALLEST_GROUP, levels)
-    return found
+        reversals += simpson(cells, attribute, by, panel.base, SMALLEST_GROUP, levels)
+    return reversals
 
 
 def _stratified(row: SimpsonFinding) -> StratifiedDifference:
@@ -366,7 +370,7 @@ def _number(value: float) -> float | None:
 
 
 def _metric(
-    attribute: str, finding: Finding, bounds: MetricBounds, interval: Interval, fixed_level: float, enough: bool
+    attribute: str, finding: MetricValue, bounds: MetricBounds, interval: Interval, fixed_level: float, enough: bool
 ) -> MetricFinding:
     verdict, why = _metric_verdict(bounds.name, finding, bounds, interval) if enough else ("Unknown", "too few samples")
     shown = finding.support >= SMALLEST_GROUP
@@ -410,16 +414,16 @@ def _group_rates(table: GroupTable) -> list[GroupRate]:
     ]
 
 
-def _summary(found: Sequence[MetricFinding], samples: int, least: int) -> str:
+def _summary(judged: Sequence[MetricFinding], samples: int, least: int) -> str:
     if samples < least:
         return f"{samples} of {least} samples"
-    if not found:
+    if not judged:
         return f"{samples} samples, and no two groups to compare"
     order = {"Fail": 0, "Unknown": 1, "Pass": 2}
-    worst = min(found, key=lambda m: (not m.judged, order[m.verdict], -_excess(m)))
+    worst = min(judged, key=lambda m: (not m.judged, order[m.verdict], -_excess(m)))
     against = f" against {worst.reference}" if worst.reference else ""
     about = f"{worst.name} of {worst.attribute}={worst.group}{against}"
-    small = sorted({f"{m.attribute}={m.group}" for m in found if not m.judged and is_group(m.group)})
+    small = sorted({f"{m.attribute}={m.group}" for m in judged if not m.judged and is_group(m.group)})
     left = f"; too few rows to judge {', '.join(small[:3])}{' …' if len(small) > 3 else ''}" if small else ""
     if worst.value is None:
         return f"{about}: {worst.message}{left}"
@@ -449,15 +453,15 @@ def _outside(cells: Cells) -> dict[str, int]:
     """Scores and labels that lay outside the declared range; those of which there are any."""
     if cells.scores is None:
         return {}
-    found = {"scores": cells.scores.outside, "labels": cells.scores.outside_truths}
-    return {name: rows for name, rows in found.items() if rows > 0}
+    outside = {"scores": cells.scores.outside, "labels": cells.scores.outside_truths}
+    return {name: rows for name, rows in outside.items() if rows > 0}
 
 
 def _cut(bias: Bias, cells: Cells) -> str:
-    declared, found = bias.favorable_outcome.range, _outside(cells)
-    if declared is None or not found:
+    declared, outside = bias.favorable_outcome.range, _outside(cells)
+    if declared is None or not outside:
         return ""
-    told = " and ".join(f"{rows:,} {name}" for name, rows in found.items())
+    told = " and ".join(f"{rows:,} {name}" for name, rows in outside.items())
     return f"; {told} outside the declared range [{declared.min:g}, {declared.max:g}] count as its ends"
 
 

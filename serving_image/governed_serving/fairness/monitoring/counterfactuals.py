@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.fairness.inference.intervals import Interval, wilson
+from governed_serving.fairness.inference.intervals import Interval, clopper_pearson
 
 __all__ = ["GENDER_WORDS", "Flips", "attribute_flips", "swap_words", "text_flips"]
 
@@ -37,7 +37,7 @@ _LETTER = r"[A-Za-z\u00c0-\u024f]"
 
 @dataclass(frozen=True)
 class Flips:
-    """``rows`` were changed, ``flipped`` of them decided otherwise; ``interval`` of the rate (Wilson, 95 %)."""
+    """``rows`` were changed, ``flipped`` of them decided otherwise; ``interval`` of the rate (exact, 95 %)."""
 
     rows: int
     flipped: int
@@ -84,14 +84,14 @@ def swap_words(text: str, pairs: Sequence[tuple[str, str]] = GENDER_WORDS) -> st
     pattern = "|".join(rf"(?<!{_LETTER}){re.escape(w)}(?!{_LETTER})" if w.isascii() else re.escape(w) for w in words)
 
     def other(match: re.Match[str]) -> str:
-        found = match.group()
-        word = partner[found.lower()]
-        if found.isascii() and found.isupper() and len(found) > 1:
+        written = match.group()
+        word = partner[written.lower()]
+        if written.isascii() and written.isupper() and len(written) > 1:
             return word.upper()
-        return word.capitalize() if found[0].isascii() and found[0].isupper() else word
+        return word.capitalize() if written[0].isascii() and written[0].isupper() else word
 
     return re.sub(pattern, other, text, flags=re.IGNORECASE | re.ASCII)  # else ſ counts as s, and ı and İ as i
 
 
 def _flips(rows: int, flipped: int) -> Flips:
-    return Flips(rows, flipped, wilson(flipped, rows))
+    return Flips(rows, flipped, clopper_pearson(flipped, rows))

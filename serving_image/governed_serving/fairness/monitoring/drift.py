@@ -60,8 +60,8 @@ def log_dirichlet_multinomial(parts: Floats, counts: NDArray[np.integer | np.flo
     more), (…, places) → (…)."""
     total = parts.sum(-1)
     places = (log_gamma(parts + counts) - log_gamma(parts)).sum(-1)
-    found: Floats = places + log_gamma(total) - log_gamma(total + np.sum(counts, -1))
-    return found
+    evidence: Floats = places + log_gamma(total) - log_gamma(total + np.sum(counts, -1))
+    return evidence
 
 
 def quantile_edges(reference: NDArray[np.integer | np.floating], bins: int = 10) -> Floats:

@@ -110,18 +110,18 @@ class ProjectedCells:
 
     def counts(self, rows: Floats) -> Floats:
         """Rows per projection and cell, shape (PROJECTIONS × CELLS,)."""
-        found = [cut.count(values) for cut, values in zip(self._cuts, (rows @ self._lines).T, strict=True)]
-        return np.concatenate(found).astype(np.float64)
+        cells = [cut.count(values) for cut, values in zip(self._cuts, (rows @ self._lines).T, strict=True)]
+        return np.concatenate(cells).astype(np.float64)
 
     def log_evidence(self, counts: Floats) -> float:
         """Log e-value against "rows with these ``counts`` come from where training came from"."""
-        found = counts.reshape(PROJECTIONS, CELLS)
+        in_cells = counts.reshape(PROJECTIONS, CELLS)
         logs = np.zeros(PROJECTIONS)
         for cells in {cut.cells for cut in self._cuts}:
             rows = [i for i, cut in enumerate(self._cuts) if cut.cells == cells]
-            known = np.array([self._cuts[i].parts for i in rows])
+            parts = np.array([self._cuts[i].parts for i in rows])
             ask = log_evidence if cells else quantile_evidence
-            logs[rows] = ask(known, found[rows][:, : cells or CELLS])
+            logs[rows] = ask(parts, in_cells[rows][:, : cells or CELLS])
         return float(np.logaddexp.reduce(logs) - np.log(PROJECTIONS))
 
 
@@ -163,8 +163,8 @@ def _sample(rows: Floats, seed: int) -> Floats:
     """At most ``SCALE_ROWS`` of the rows, whatever order they are in."""
     if len(rows) <= SCALE_ROWS:
         return rows
-    found: Floats = rows[np.random.default_rng([seed, SCALE_ROWS]).permutation(len(rows))[:SCALE_ROWS]]
-    return found
+    sample: Floats = rows[np.random.default_rng([seed, SCALE_ROWS]).permutation(len(rows))[:SCALE_ROWS]]
+    return sample
 
 
 def median_square(rows: Floats) -> float:
@@ -215,8 +215,8 @@ class InputDrift:
         sums = own.get(self._prepared)
         if sums is None or self._embedding is None:
             return None
-        found = (one.get(self._prepared, ()) for one in others)
-        whole = np.sum(sorted([list(sums), *(list(part) for part in found if len(part) == len(sums))]), axis=0)
+        tables = (counts.get(self._prepared, ()) for counts in others)
+        whole = np.sum(sorted([list(sums), *(list(part) for part in tables if len(part) == len(sums))]), axis=0)
         return self._embedding.compare(whole), int(whole[0])
 
 
@@ -230,11 +230,11 @@ def encoder(training: Sequence[Scalar], words: bool) -> Encoder:
     if words:
         names = sorted({str(word or "") for word in training})[:MOST_WORDS]
         return lambda values: np.array([[str(word or "") == name for name in names] for word in values], np.float64)
-    known = np.array([np.nan if v is None else v for v in training], np.float64)
-    mean, deviation = np.nanmean(known), np.nanstd(known) or 1.0
+    trained = np.array([np.nan if v is None else v for v in training], np.float64)
+    mean, deviation = np.nanmean(trained), np.nanstd(trained) or 1.0
 
     def numbers(values: Raw) -> Floats:
-        found = np.array([np.nan if v is None else v for v in values], np.float64)
-        return np.nan_to_num((found - mean) / deviation)[:, None]
+        column = np.array([np.nan if v is None else v for v in values], np.float64)
+        return np.nan_to_num((column - mean) / deviation)[:, None]
 
     return numbers

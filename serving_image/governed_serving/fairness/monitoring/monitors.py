@@ -88,7 +88,7 @@ class DriftMonitor:
         self.windows = 0
         self.last: dict[str, NDArray[np.int64]] = {}
         """Histograms of the last whole window."""
-        self._open = {name: np.zeros_like(one.counts) for name, one in self.reference.items()}
+        self._open = {name: np.zeros_like(column.counts) for name, column in self.reference.items()}
 
     def add(self, columns: Seen, rows: int) -> bool:
         """Fold a frame; True when a window has closed with it."""
@@ -115,15 +115,15 @@ class DriftMonitor:
                     whole[name] += counts
         return sorted((self._compared(*one) for one in whole.items()), key=lambda one: -one.psi)
 
-    def _compared(self, name: str, found: NDArray[np.int64]) -> ColumnDrift:
+    def _compared(self, name: str, counts: NDArray[np.int64]) -> ColumnDrift:
         expected = self.reference[name].counts
-        psi = population_stability(expected, found)
-        evidence = float(log_evidence(expected, found))
+        psi = population_stability(expected, counts)
+        evidence = float(log_evidence(expected, counts))
         shown = evidence >= alarm_threshold(len(self.reference))
         if self.reference[name].edges is None:
             return ColumnDrift(name, psi, nan, nan, evidence, shown)
-        m, n = int(expected.sum()), int(found.sum())
-        distance = float(np.abs(expected.cumsum() / m - found.cumsum() / n).max())
+        m, n = int(expected.sum()), int(counts.sum())
+        distance = float(np.abs(expected.cumsum() / m - counts.cumsum() / n).max())
         p_value = kolmogorov_tail(sqrt(m * n / (m + n)) * distance)
         return ColumnDrift(name, psi, distance, p_value, evidence, shown)
 
@@ -138,15 +138,15 @@ class DriftMonitor:
 
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Inverse of :meth:`dump`; for another reference nothing is loaded."""
-        found = {name: np.array(counts, np.int64) for name, counts in dumped["open"].items()}
-        if {n: len(c) for n, c in found.items()} != {n: len(c) for n, c in self._open.items()}:
+        loaded = {name: np.array(counts, np.int64) for name, counts in dumped["open"].items()}
+        if {n: len(c) for n, c in loaded.items()} != {n: len(c) for n, c in self._open.items()}:
             return
-        self._open, self.rows, self.windows = found, dumped["rows"], dumped["windows"]
+        self._open, self.rows, self.windows = loaded, dumped["rows"], dumped["windows"]
         self.last = {name: np.array(counts, np.int64) for name, counts in dumped.get("last", {}).items()}
 
 
 def _plain(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
-    return {name: found.tolist() for name, found in counts.items()}
+    return {name: numbers.tolist() for name, numbers in counts.items()}
 
 
 class FreshRows:
@@ -264,8 +264,8 @@ class AttributionSums:
         """Inverse of :meth:`dump`."""
         self.rows, self.dropped, sums, *clipped = dumped
         self.clipped = clipped[0] if clipped else 0
-        self._sums = {(a, g, f): np.array(found[:3], np.float64) for a, g, f, *found in sums}
-        self._since = {(a, g, f): found[3] if len(found) > 3 else 0.0 for a, g, f, *found in sums}
+        self._sums = {(a, g, f): np.array(loaded[:3], np.float64) for a, g, f, *loaded in sums}
+        self._since = {(a, g, f): loaded[3] if len(loaded) > 3 else 0.0 for a, g, f, *loaded in sums}
 
 
 def gaps_of(tables: Sequence[Sequence[Any]], level: float, least: int, bound: float | None) -> list[Gap]:
@@ -307,13 +307,13 @@ def _added(
 ) -> tuple[dict[tuple[str, str, str], NDArray[np.float64]], dict[tuple[str, str, str], float]]:
     """Sums, and since when each is known. Floats don't add up to the same whatever the order: one order for all, by
     what is added. Tables of an earlier version don't say since when."""
-    found: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+    added: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     since: dict[tuple[str, str, str], float] = {}
     for attribute, group, feature, *sums in sorted(row for table in tables for row in table):
         key, when = (attribute, group, feature), sums[3] if len(sums) > 3 else 0.0
-        found[key] = found.get(key, np.zeros(3)) + sums[:3]
+        added[key] = added.get(key, np.zeros(3)) + sums[:3]
         since[key] = min(when, since.get(key, when))
-    return found, since
+    return added, since
 
 
 def shares_by_arrival(since: Mapping[K, float]) -> dict[K, float]:

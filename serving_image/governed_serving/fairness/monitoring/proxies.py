@@ -33,7 +33,7 @@ def association(feature: str, column: CodedColumn, attribute: CodedColumn) -> As
     joint = np.bincount(codes.astype(np.int64) * size + groups, minlength=len(names) * size).reshape(-1, size)
     test, n = chi_square(joint), int(joint.sum())
     r, k = int((joint.sum(1) > 0).sum()), int((joint.sum(0) > 0).sum())
-    if min(r, k) < 2 or n < 2:
+    if min(r, k) < 2:
         return Association(feature, 0.0, 0.0, 1.0)
     phi = max(0.0, test.statistic / n - (r - 1) * (k - 1) / (n - 1))
     rows, columns = r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)
@@ -67,5 +67,5 @@ def joint_lift(features: dict[str, CodedColumn], attribute: CodedColumn, folds: 
 
 def proxies(features: dict[str, CodedColumn], attribute: CodedColumn, least: float = 0.1) -> list[Association]:
     """Features with Cramér's V of at least ``least``, the strongest first; numeric columns go in as bands."""
-    found = [association(name, column, attribute) for name, column in features.items()]
-    return sorted((a for a in found if a.cramers_v >= least), key=lambda a: -a.cramers_v)
+    associations = [association(name, column, attribute) for name, column in features.items()]
+    return sorted((a for a in associations if a.cramers_v >= least), key=lambda a: -a.cramers_v)

@@ -39,26 +39,26 @@ class Distribution:
     @classmethod
     def of_numbers(cls, numbers: NDArray[np.generic], bins: int = BINS) -> "Distribution":
         """Cut at quantiles, so coarsely that no bin holds fewer than ``SMALLEST`` rows; gaps (NaN) are left out."""
-        known = np.asarray(numbers, np.float64)
-        known = known[np.isfinite(known)]
-        edges = quantile_edges(known, bins) if len(known) else np.zeros(0)
-        counts = _binned(known, edges)
+        finite = np.asarray(numbers, np.float64)
+        finite = finite[np.isfinite(finite)]
+        edges = quantile_edges(finite, bins) if len(finite) else np.zeros(0)
+        counts = _binned(finite, edges)
         while len(edges) and counts.min() < SMALLEST:
             edges = np.delete(edges, min(int(counts.argmin()), len(edges) - 1))
-            counts = _binned(known, edges)
+            counts = _binned(finite, edges)
         return cls(counts, edges)
 
     @classmethod
     def of_words(cls, words: NDArray[np.generic]) -> "Distribution":
         """The most frequent words by name, all others together."""
-        found = Counter(str(word) for word in words)
-        kept = sorted(word for word, rows in found.most_common(MOST) if rows >= SMALLEST)
-        rest = sum(found.values()) - sum(found[word] for word in kept)
+        occurrences = Counter(str(word) for word in words)
+        kept = sorted(word for word, rows in occurrences.most_common(MOST) if rows >= SMALLEST)
+        rest = sum(occurrences.values()) - sum(occurrences[word] for word in kept)
         if 0 < rest < SMALLEST and kept:  # its number alone would tell of fewer than SMALLEST rows
-            least = min(kept, key=lambda word: (found[word], word))
+            least = min(kept, key=lambda word: (occurrences[word], word))
             kept.remove(least)
-            rest += found[least]
-        return cls(np.array([*(found[word] for word in kept), rest], np.int64), None, tuple(kept))
+            rest += occurrences[least]
+        return cls(np.array([*(occurrences[word] for word in kept), rest], np.int64), None, tuple(kept))
 
     def count(self, values: NDArray[np.generic], words: Sequence[str] | None = None) -> Counts:
         """Rows per place. ``values``: numbers, or codes into ``words``; shape (rows,)."""
@@ -104,10 +104,10 @@ def _column(values: NDArray[np.generic], text: bool) -> Distribution:
 
 def read(document: Mapping[str, Any]) -> dict[str, Distribution]:
     """Column → distribution; columns without a row are left out."""
-    found = {}
+    distributions = {}
     for name, column in document.get("columns", {}).items():
         counts = np.array(column["counts"], np.int64)
         edges = np.array(column["edges"], np.float64) if "edges" in column else None
         if counts.sum() > 0:
-            found[name] = Distribution(counts, edges, tuple(column.get("values", ())))
-    return found
+            distributions[name] = Distribution(counts, edges, tuple(column.get("values", ())))
+    return distributions

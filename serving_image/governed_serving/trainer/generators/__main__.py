@@ -11,7 +11,8 @@ from typing import TypedDict
 from governed_api.json_types import Scalar
 from governed_serving.trainer.generators import GENERATORS
 
-LABELS = {"credit": "approved", "reviews": "sentiment"}
+LEFT_OUT = {"credit": ("approved", "applicant"), "reviews": ("sentiment",)}
+"""The label, and what the sample has no use for."""
 
 
 class Requests(TypedDict):
@@ -25,7 +26,7 @@ class Requests(TypedDict):
 def requests(name: str, rows: int, seed: int) -> Requests:
     """The first ``rows`` complete rows of the generator ``name`` as instances; the first one is explained."""
     columns = GENERATORS[name](2 * rows + 20, seed).columns
-    names = [column for column in columns if column != LABELS[name]]
+    names = [column for column in columns if column not in LEFT_OUT[name]]
     drawn = [
         dict(zip(names, values, strict=True)) for values in zip(*(columns[n].tolist() for n in names), strict=True)
     ]

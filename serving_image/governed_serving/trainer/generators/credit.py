@@ -42,7 +42,7 @@ def credit(rows: int, seed: int) -> Table:
     ``region``, ``age`` and both texts are noise. ``note`` (an application letter) and ``contact`` hold names, GB 11643
     resident numbers, mobile numbers, bank cards and e-mail addresses, half of them Chinese, half English; the resident
     number agrees with age and sex, so that unmasked text gives the protected attribute away. 3 % of ``employmentYears``
-    and 2 % of ``debtRatio`` are missing.
+    and 2 % of ``debtRatio`` are missing. ``applicant`` says whom a row is about, and nothing else.
     """
     rng = np.random.default_rng(np.random.PCG64(seed))
     female = rng.random(rows) < 0.5
@@ -61,6 +61,7 @@ def credit(rows: int, seed: int) -> Table:
     columns["contact"] = strings(contact for _, contact in letters)
     columns["employmentYears"][rng.random(rows) < 0.03] = np.nan
     columns["debtRatio"][rng.random(rows) < 0.02] = np.nan
+    columns["applicant"] = strings(f"A{place:08d}" for place in range(rows))
     columns["approved"] = strings("yes" if a else "no" for a in approved)
     return Table(columns)
 

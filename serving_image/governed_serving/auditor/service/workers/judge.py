@@ -133,7 +133,7 @@ class JudgeWorker(Worker):
             judged = judged.changed(bands=bands)
         fold = self._state.counted.fold
         if fold.promised is not None:
-            covered = set_coverage(bias, fold.promised, whole.coverage, roster, fold.calibration)
+            covered = set_coverage(bias, fold.promised, whole.coverage, roster, fold.calibration, whole.first_coverage)
             judged = judged.changed(coverage=covered)
         verdict = self._state.replace_verdict(
             judged.changed(
