@@ -85,7 +85,7 @@ class BlackBox:
 
     def _once(self, columns: Columns, rows: int) -> Floats:
         if self.left() <= 0:
-            raise BudgetExhausted("the latency budget ended; raise budget_ms or lower max_evaluations")
+            raise BudgetExhausted("the latency budget ended; raise budgetMilliseconds or lower maxEvaluations")
         return self._asked(columns, rows)
 
     def _asked(self, columns: Columns, rows: int) -> Floats:

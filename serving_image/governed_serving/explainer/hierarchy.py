@@ -29,7 +29,7 @@ class Node:
     def groups(self) -> tuple[tuple["Node", str], ...]:
         """Every group below (not this one) with the name of the group it is in, outer ones first."""
         below = [(child, self.name) for child in self.children if child.player is None]
-        return tuple(below + [found for child, _ in below for found in child.groups()])
+        return tuple(below + [inner for child, _ in below for inner in child.groups()])
 
     def among(self, places: Mapping[int, int]) -> "Node":
         """Of the players in ``places`` (position → new position) alone; groups without any are left out.

@@ -35,7 +35,7 @@ def make_small() -> None:
     interval_coverage.PLAYERS, interval_coverage.REPEATS, interval_coverage.LOCAL_SEEDS = (8, 13), 2, 8
     by_trees.BACKGROUND, by_trees.EVALUATIONS = 10, 128
     of_text.TEXTS = 1
-    by_engine.ROWS = by_engine.ROWS[:1]
+    by_engine.make_small()
     by_load.RATE, by_load.SECONDS, by_load.WARM, by_load.ROUNDS, by_load.ROWS = 20.0, 1.0, 0.5, 2, 500
 
 

@@ -10,8 +10,8 @@ from governed_serving.explainer.service.app import Dependencies, Explanations, a
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.explainer.service.lanes import Lane
-from governed_serving.explainer.service.metrics import Metrics
-from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.metrics import ExplainerMetrics
+from governed_serving.explainer.service.recorder import ExplanationRecorder
 from governed_serving.journal import JournalFull
 from governed_serving.records import Frame
 from unit.explainer import models
@@ -47,10 +47,12 @@ class Bed:
 
     def __init__(self, directory: Any, predict: Any = models.probabilities, **config: Any) -> None:
         self.journal = MemoryJournal()
-        self.metrics = Metrics("default", "loans")
+        self.metrics = ExplainerMetrics("default", "loans")
         self.engine = Engine(models.model(), predict, Explainer(**config))
         self.lane = Lane("request", 1, 2)
-        self.explanations = Explanations(self.engine, Recorder(self.journal, "loans", "r1"), self.metrics, self.lane)
+        self.explanations = Explanations(
+            self.engine, ExplanationRecorder(self.journal, "loans", "r1"), self.metrics, self.lane
+        )
         self.delivered: list[tuple[str, bytes]] = []
         self.refusals: list[str] = []
         self.pauses: list[float] = []

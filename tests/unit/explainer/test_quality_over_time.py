@@ -14,8 +14,8 @@ from governed_serving.dossier.served import Served, _importances
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows, measured
 from governed_serving.explainer.service import watch as watch_module
-from governed_serving.explainer.service.metrics import Metrics
-from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.metrics import ExplainerMetrics
+from governed_serving.explainer.service.recorder import ExplanationRecorder
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.records import EventRecord, ExplanationRecord
 from unit.explainer import models
@@ -71,12 +71,12 @@ def test_memory_is_bounded_and_a_window_closes_once():
 
 
 def watch(folder, journal, now, metrics=None, sealer=None, **monitor):
-    names = Recorder(journal, "loans", "r1")
+    names = ExplanationRecorder(journal, "loans", "r1")
     made = ImportanceMonitor(PLAYERS, **monitor)
     return Watch(
         PLAYERS,
         names,
-        metrics or Metrics("default", "loans"),
+        metrics or ExplainerMetrics("default", "loans"),
         folder,
         sealer or Xor(),
         monitor=made,
@@ -86,7 +86,7 @@ def watch(folder, journal, now, metrics=None, sealer=None, **monitor):
 
 
 async def test_a_closed_window_is_recorded_and_state_survives_a_restart(tmp_path):
-    journal, now, metrics = MemoryJournal(), [0.0], Metrics("default", "loans")
+    journal, now, metrics = MemoryJournal(), [0.0], ExplainerMetrics("default", "loans")
     first = watch(tmp_path, journal, now, metrics)
     for order in (0.6, 0.8):
         await first.observe({"explanations": [explanation(order=order)]})
@@ -148,7 +148,7 @@ async def test_a_full_disk_costs_neither_an_answer_nor_the_end_of_the_process(tm
 
 
 async def test_importances_that_move_raise_an_alarm_of_their_own_kind(tmp_path):
-    journal, metrics = MemoryJournal(), Metrics("default", "loans")
+    journal, metrics = MemoryJournal(), ExplainerMetrics("default", "loans")
     made = watch(tmp_path, journal, [0.0], metrics, reference=20, window=20)
     rng = np.random.default_rng(1)
     for index in range(40):

@@ -14,7 +14,7 @@ from governed_serving.explainer.scales import logit
 from governed_serving.explainer.service.jobs import ATTEMPTS, Job, JobStore
 from governed_serving.explainer.service.live import chosen
 from governed_serving.explainer.service.protocol import seed_of
-from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.recorder import ExplanationRecorder
 from governed_serving.explainer.service.watch import Counted, Watch
 from governed_serving.records import ExplanationRecord
 from support.asgi import cut_short
@@ -149,7 +149,7 @@ BAD = {
     "an unknown parameter": (models.request(models.table(1, 9), speed=9), "speed"),
     "a wrong target": (models.request(models.table(1, 9), target="maybe"), "expected one of no, yes"),
     "a wrong group": (models.request(models.table(1, 9), groups={"g": ["hat"]}), "no feature 'hat'"),
-    "too few evaluations": (models.request(models.table(1, 9), max_evaluations=1), "max_evaluations"),
+    "too few evaluations": (models.request(models.table(1, 9), max_evaluations=1), "maxEvaluations"),
     "a forbidden webhook": (models.request(models.table(1, 9), webhook="http://hooks.example.evil/x"), ""),
 }
 
@@ -438,7 +438,9 @@ async def test_what_is_no_attribution_moves_no_importances(tmp_path):
     bed.engine._clock = lambda: float(next(ticks))
     answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), budget_ms=1))
     journal = MemoryJournal()
-    watch = Watch(("age", "income", "job", "sex"), Recorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor())
+    watch = Watch(
+        ("age", "income", "job", "sex"), ExplanationRecorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor()
+    )
     await watch.observe(answer.json())
     assert watch.monitor.report()["reference"]["samples"] == 0
 
@@ -465,7 +467,7 @@ async def test_importances_count_attributions_of_one_kind_and_say_which(tmp_path
     bed, journal = Bed(tmp_path), MemoryJournal()
     answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), max_evaluations=400, **asked))
     names = ("age", "income", "job", "sex")
-    watch = Watch(names, Recorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor(), counted=counted)
+    watch = Watch(names, ExplanationRecorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor(), counted=counted)
     await watch.observe(answer.json())
     found = watch.importances()
     assert (found["reference"]["samples"], found["left_out"]) == (samples, 1 - samples)
@@ -508,7 +510,7 @@ DECLARED = [
 @pytest.mark.parametrize("config", DECLARED, ids=[next(iter(c)) for c in DECLARED])
 async def test_what_the_manifest_declares_is_what_a_request_would_ask_and_is_replayed(tmp_path, config):
     def content(**asked):
-        return models.request(models.table(1, 9), "r-1", **{"max_evaluations": 64, **asked})
+        return models.request(models.table(1, 9), "r-1", **{"maxEvaluations": 64, **asked})
 
     name, value = next(iter(config.items()))
     method = {"method": "sampled"} if name in ("confidence", "precision") else {}
@@ -615,3 +617,27 @@ def test_a_cell_is_told_as_the_shortest_number_that_reads_back_as_the_same(dtype
         assert dtype(told) == cell
     assert len(repr(told)) <= len(repr(float(cell)))
     assert dtype is not np.float32 or value != 0.85 or told == 0.85
+
+
+async def test_former_names_of_options_are_taken_and_told_by_todays(bed):
+    rows = models.table(1, 9)
+    former = models.request(rows, method="sampled", max_evaluations=64, budget_ms=60_000)
+    now = models.request(rows, method="sampled", maxEvaluations=64, budgetMilliseconds=60_000)
+    answers = [await bed.client.post(PATH, content=body) for body in (former, now)]
+    assert answers[0].json()["parameters"] == answers[1].json()["parameters"]
+    assert answers[0].json()["parameters"]["maxEvaluations"] == 64
+    both = await bed.client.post(PATH, content=models.request(rows, budget_ms=5, budgetMilliseconds=5))
+    assert both.status_code == 400
+    assert "budgetMilliseconds: expected once, found budget_ms too" in both.json()["error"]
+
+
+@pytest.mark.parametrize("width", [0, -1, "wide"])
+async def test_lime_has_a_width_of_the_request_or_a_refusal(bed, width):
+    rows = models.table(1, 9)
+    wide, narrow = [
+        (await bed.client.post(PATH, content=models.request(rows, method="lime", kernelWidth=asked))).json()
+        for asked in (5.0, 0.3)
+    ]
+    assert wide["explanations"] != narrow["explanations"]
+    refused = await bed.client.post(PATH, content=models.request(rows, method="lime", kernelWidth=width))
+    assert (refused.status_code, "kernelWidth" in refused.text) == (400, True), refused.text

@@ -73,12 +73,22 @@ def poster(addresses: list[str], status: int = 200) -> tuple[Poster, list[httpx.
 @pytest.mark.parametrize(
     "address",
     ["10.0.0.7", "192.168.1.1", "169.254.169.254", "127.0.0.1", "100.64.0.1", "::1", "fe80::1%eth0", "fd00::1",
-     "::ffff:10.0.0.7", "0.0.0.0"],
+     "::ffff:10.0.0.7", "0.0.0.0", "64:ff9b::10.0.0.7", "64:ff9b::169.254.169.254", "64:ff9b:1::a00:7",
+     "2002:a00:7::1", "2002:7f00:1::", "::127.0.0.1", "::a00:7", "fec0::1", "5f00::1", "3fff::1", "ff02::1"],
 )  # fmt: skip
 async def test_a_public_name_with_a_private_address_is_not_called(address: str) -> None:
     post, seen = poster(["93.184.215.14", address])
     assert "expected a public address behind example.org" in await post("https://example.org/hooks/a", b"{}")
     assert seen == []
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.215.14", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"]
+)
+async def test_a_public_address_is_called_however_it_is_written(address: str) -> None:
+    post, seen = poster([address])
+    assert await post("https://example.org/hooks/a", b"{}") == ""
+    assert len(seen) == 1
 
 
 async def test_the_address_that_was_judged_is_the_one_that_is_called() -> None:

@@ -5,7 +5,6 @@ error. Its licence (BSL 1.1) allows production use only to some, so that it runs
 """
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,15 +72,8 @@ def alibi_overall(worker: Worker) -> Overall:
     )
 
 
-@functools.cache
-def _code() -> str:
-    return f"sha256:{hashlib.sha256(PROGRAM.read_bytes()).hexdigest()}"
-
-
 def _engine(worker: Worker) -> dict[str, str]:
-    """What computed an answer: versions, licence, and the digest of the program, which the explainer's own code doesn't
-    hold."""
-    return {**worker.about, "name": "alibi", "licence": LICENCE, "code": _code()}
+    return worker.signature("alibi", LICENCE)
 
 
 def _signed(worker: Worker, answers: Answers) -> Answers:
@@ -157,7 +149,7 @@ def _bounded(task: Task, columns: Callable[[Asked], Columns], most: int | None =
     def ask(asked: Asked) -> Floats:
         if most is not None and task.box.rows - before + len(asked) > most:
             raise NotExplainable(
-                f"parameters.max_evaluations: alibi needs more than {most} rows and can't be cut short; allow more"
+                f"parameters.maxEvaluations: alibi needs more than {most} rows and can't be cut short; allow more"
             )
         return task.box(columns(asked))
 
@@ -248,8 +240,8 @@ def _tree_shap(worker: Worker, task: Task) -> Answers:
         unknown = np.full_like(attributions[0].values, np.inf)
         more = {"summed_columns": columns, "background_rows": min(background, TREE_BACKGROUND)}
         attributions = [
-            replace(one, exact=False, lower=-unknown, upper=unknown, details={**one.details, **more})
-            for one in attributions
+            replace(attribution, exact=False, lower=-unknown, upper=unknown, details={**attribution.details, **more})
+            for attribution in attributions
         ]
     return _signed(worker, tabular(task, task.game(), attributions))
 

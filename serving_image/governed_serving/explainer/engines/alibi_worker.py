@@ -280,7 +280,7 @@ def permutation(task: Task, channel: Channel) -> dict[str, object]:
     explainer = alibi.explainers.PermutationImportance(channel.ask, loss_fns={"change": change})
     features = [tuple(places) if len(places) > 1 else places[0] for places in task["features"]]
     explanation = explainer.explain(rows, np.arange(len(rows)), features, kind="difference", n_repeats=task["repeats"])
-    return {"samples": packed(np.stack([one["samples"] for one in explanation.feature_importance[0]]))}
+    return {"samples": packed(np.stack([importance["samples"] for importance in explanation.feature_importance[0]]))}
 
 
 def effects(task: Task, channel: Channel) -> dict[str, object]:

@@ -50,11 +50,11 @@ class Coding:
     def _column(self, name: str, values: Floats) -> NDArray[np.generic]:
         if name not in self.names:
             return self._numbers(name, values)
-        known = np.empty(len(self.names[name]), object)
-        known[:] = self.names[name]
-        if not ((values >= 0) & (values < len(known))).all():
+        objects = np.empty(len(self.names[name]), object)
+        objects[:] = self.names[name]
+        if not ((values >= 0) & (values < len(objects))).all():
             raise EngineAway(f"expected a category of {name} from the engine, found a number that stands for none")
-        column: NDArray[np.generic] = known[values.astype(np.int64)]
+        column: NDArray[np.generic] = objects[values.astype(np.int64)]
         return column
 
     def _numbers(self, name: str, values: Floats) -> NDArray[np.generic]:

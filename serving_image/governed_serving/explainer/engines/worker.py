@@ -6,12 +6,14 @@ rows) or ``texts`` (we answer with ``answer``, a matrix of outputs, or with ``st
 or ``failed``.
 
 Nothing that it does may cost more than its task: its memory, its time, its silence, its frames and those who wait for
-it are bounded. One that ends, or is ended, begins again, later each time while it does nothing else. It gets no
-variable of ours but those of ``INHERITED``, no words of a caller outside its frames, and ends with us.
+it are bounded. A budget that ends lets it off its task, and ends it only where it goes on. One that ends, or is ended,
+begins again, later each time while it does nothing else. It gets no variable of ours but those of ``INHERITED``, no
+words of a caller outside its frames, and ends with us.
 """
 
 import base64
 import contextlib
+import hashlib
 import math
 import os
 import resource
@@ -77,6 +79,10 @@ class _Late(Exception):
     """The time of a caller is over."""
 
 
+class _LetOff(_Late):
+    """Likewise, and the turn is now of the thread that winds up its task."""
+
+
 class Matrix(msgspec.Struct):
     """As it travels."""
 
@@ -108,12 +114,12 @@ def matrix_of(message: Matrix, shape: tuple[int, ...] | None = None) -> Floats:
     """The matrix that travelled, of this ``shape``. Raises EngineAway where shape and data don't fit."""
     try:
         flat: Floats = np.frombuffer(base64.b64decode(message.data, validate=True), np.float64)
-        found = flat.reshape(message.shape)
+        matrix = flat.reshape(message.shape)
     except (ValueError, OverflowError) as error:
         raise EngineAway(f"expected a matrix from the engine: {error}") from error
-    if shape is not None and found.shape != shape:
-        raise EngineAway(f"expected a matrix {shape} from the engine, found {str(found.shape)[:80]}")
-    return found
+    if shape is not None and matrix.shape != shape:
+        raise EngineAway(f"expected a matrix {shape} from the engine, found {str(matrix.shape)[:80]}")
+    return matrix
 
 
 def _told(hello: Mapping[str, str]) -> dict[str, str]:
@@ -139,7 +145,10 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = bytearray()
         self._failures, self._not_before = 0, 0.0
+        self._least: dict[str, float] = {}
+        self._half_written = False
         self._closed = False
+        self._code = f"sha256:{hashlib.sha256(program.read_bytes()).hexdigest()}"
         self.about: dict[str, str] = {}
 
     def start(self) -> None:
@@ -147,15 +156,23 @@ class Worker:
         with self._one_at_a_time(until := _now() + self._bounds.task):
             self._greeted(until)
 
+    def signature(self, name: str, licence: str) -> dict[str, str]:
+        """What computed an answer: versions, licence, and the digest of the program, which the explainer's own code
+        doesn't hold."""
+        return {**self.about, "name": name, "licence": licence, "code": self._code}
+
     def run(
         self, task: Mapping[str, object], ask: Callable[[Asked], Floats], done: type[T], left: float = math.inf
     ) -> T:
         """What the worker has ``done``, within ``left`` seconds.
 
-        Raises BudgetExhausted (the process is cut, and begins again), Busy, EngineAway, NotExplainable (the engine's
-        own refusal), and what ``ask`` raises.
+        Raises BudgetExhausted, saying what the fastest task of this method took; at once where that was twice as long.
+        The process is then let off its task, and ended only if it goes on. Raises Busy, EngineAway, NotExplainable (the
+        engine's own refusal), and what ``ask`` raises.
         """
-        until = _now() + min(left, self._bounds.task)
+        until, method = _now() + min(left, self._bounds.task), str(task.get("method"))
+        if 2 * left < self._least.get(method, 0.0):
+            raise BudgetExhausted(self._too_short(method))
         try:
             with self._one_at_a_time(until):
                 self._greeted(until)
@@ -165,10 +182,15 @@ class Worker:
         except _Late:
             if left > self._bounds.task:
                 raise EngineAway(f"the engine took longer than {self._bounds.task:g} s; ask for less") from None
-            raise BudgetExhausted(
-                "the latency budget ended before the engine did, which can't be cut short; raise budget_ms, lower "
-                "max_evaluations, or leave the engine out"
-            ) from None
+            raise BudgetExhausted(self._too_short(method)) from None
+
+    def _too_short(self, method: str) -> str:
+        least = self._least.get(method)
+        fastest = f" (the fastest {method} here took {math.ceil(1000 * least)} ms)" if least is not None else ""
+        return (
+            f"the latency budget ended before the engine did, which can't be cut short{fastest}; raise "
+            "budgetMilliseconds, lower maxEvaluations, or leave the engine out"
+        )
 
     def close(self) -> None:
         """Ends the process, whatever it does; there will be no other."""
@@ -176,6 +198,7 @@ class Worker:
         self._kill()
 
     def _converse(self, task: Mapping[str, object], ask: Callable[[Asked], Floats], done: type[T], until: float) -> T:
+        begun = _now()
         try:
             self._send({"task": task}, until)
             while True:
@@ -187,6 +210,7 @@ class Worker:
                 elif raw := bytes(frame.done):
                     answer = self._read(raw, done)
                     self._failures = 0
+                    self._took(str(task.get("method")), _now() - begun)
                     return answer
                 elif frame.failed is not None:
                     self._failures = 0
@@ -194,8 +218,22 @@ class Worker:
                 else:
                     raise self._lost("it sent a frame that says nothing")
         except _Late:
-            self._cut()
-            raise
+            if self._half_written:  # what comes next would be read as the rest
+                self._cut()
+                raise
+            threading.Thread(target=self._wound_up, daemon=True).start()
+            raise _LetOff from None
+
+    def _took(self, method: str, seconds: float) -> None:
+        self._least[method] = min(seconds, self._least.get(method, math.inf))
+
+    def _wound_up(self) -> None:
+        """Beside the caller, who has no more time: until the worker has given up its task, the turn is its own."""
+        try:
+            with contextlib.suppress(OSError):  # its pipes were closed meanwhile
+                self._stop()
+        finally:
+            self._turn.release()
 
     def _refusal(self, failed: str) -> str:
         more = f"; it may have {self._bounds.memory >> 20} MiB, ask for less" if "MemoryError" in failed else ""
@@ -234,10 +272,15 @@ class Worker:
         try:
             if not self._turn.acquire(timeout=max(0.0, until - _now())):
                 raise _Late
+            kept = True
             try:
                 yield
+            except _LetOff:
+                kept = False
+                raise
             finally:
-                self._turn.release()
+                if kept:
+                    self._turn.release()
         finally:
             with self._count:
                 self._inside -= 1
@@ -258,7 +301,7 @@ class Worker:
                 raise self._lost("it did not greet")
 
     def _spawn(self) -> None:
-        self.about = {}
+        self.about, self._half_written = {}, False
         self._buffer.clear()
         if self._closed:
             raise EngineAway("the engine is closed")
@@ -304,6 +347,7 @@ class Worker:
 
     def _write(self, body: bytes, until: float) -> None:
         pipe, rest = self._pipe("stdin"), memoryview(len(body).to_bytes(4, "big") + body)
+        self._half_written = True
         while rest:
             silence = self._bounds.silence
             self._await(pipe, select.POLLOUT, until, _now() + silence, silence)
@@ -311,6 +355,7 @@ class Worker:
                 rest = rest[os.write(pipe, rest) :]
             except OSError as error:
                 raise self._lost("it ended") from error
+        self._half_written = False
 
     def _receive(self, until: float, silence: float | None = None) -> _Frame:
         silence = self._bounds.silence if silence is None else silence

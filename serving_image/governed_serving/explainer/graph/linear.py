@@ -11,7 +11,7 @@ from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.graph.reading import PASSING, Graph, attributes
 from governed_serving.explainer.players import Players
 
-__all__ = ["LinearLayer", "read_linear"]
+__all__ = ["Affine", "LinearLayer", "affine", "layer_of", "read_linear"]
 
 _LINKS = {"Softmax": "softmax", "Sigmoid": "logistic", "SOFTMAX": "softmax", "LOGISTIC": "logistic"}
 
@@ -47,11 +47,11 @@ def read_linear(graph: Graph, output: str) -> LinearLayer:
     links = frozenset({"Softmax", "Sigmoid"})
     tensor, passed = graph.back(output, PASSING | links)
     link = next((_LINKS[name] for name in passed if name in links), "")
-    tensor, after = _affine(graph, tensor)
+    tensor, after = affine(graph, tensor)
     node = graph.producer.get(tensor)
     if node is None:
         raise NotExplainable(f"expected {output!r} to come from a linear layer, found the graph's input")
-    weights, bias = _layer(graph, node, output)
+    weights, bias = layer_of(graph, node, output)
     if node.op_type in ("LinearClassifier", "LinearRegressor"):
         link = link or _LINKS.get(attributes(node).get("post_transform", "NONE"), "")
     if not {after.factor.size, after.shift.size} <= {1, weights.shape[1]}:
@@ -62,7 +62,7 @@ def read_linear(graph: Graph, output: str) -> LinearLayer:
 
 
 @dataclass(frozen=True)
-class _Affine:
+class Affine:
     """``y = x · factor + shift``, shape (1,) or (outputs,) each: what the graph does to a layer's margin with
     constants."""
 
@@ -70,7 +70,7 @@ class _Affine:
     shift: Floats
 
 
-def _affine(graph: Graph, tensor: str) -> tuple[str, _Affine]:
+def affine(graph: Graph, tensor: str) -> tuple[str, Affine]:
     """Walks back over additions of and multiplications by constants: scales of a label, a bias beside its MatMul."""
     factor, shift = np.ones(1), np.zeros(1)
     while (node := graph.producer.get(tensor)) is not None and node.op_type in ("Add", "Sub", "Mul", "Div"):
@@ -86,10 +86,10 @@ def _affine(graph: Graph, tensor: str) -> tuple[str, _Affine]:
         else:
             factor = factor * value if node.op_type == "Mul" else factor / value
         tensor, _ = graph.back(node.input[1 - constant[0]])
-    return tensor, _Affine(factor, shift)
+    return tensor, Affine(factor, shift)
 
 
-def _layer(graph: Graph, node: onnx.NodeProto, output: str) -> tuple[Floats, Floats]:
+def layer_of(graph: Graph, node: onnx.NodeProto, output: str) -> tuple[Floats, Floats]:
     """``weights`` (columns, outputs) and ``bias`` of the node, which must be one of those that are linear."""
     given = attributes(node)
     if node.op_type == "MatMul" and node.input[1] in graph.constants:

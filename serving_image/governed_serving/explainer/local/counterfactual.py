@@ -52,11 +52,11 @@ class Counterfactuals:
             "already": self.reached,
             "counterfactuals": [
                 {
-                    "changes": [{"feature": f, "from": old, "to": new} for f, (old, new) in one.changes.items()],
-                    "distance": one.distance,
-                    "prediction": one.output,
+                    "changes": [{"feature": f, "from": old, "to": new} for f, (old, new) in changed.changes.items()],
+                    "distance": changed.distance,
+                    "prediction": changed.output,
                 }
-                for one in self.found
+                for changed in self.found
             ],
             "evaluations": self.evaluations,
             "stopped": self.stopped,
@@ -173,22 +173,22 @@ def find_counterfactuals(
     stopped = "complete"
     try:
         _by_size(search, options, reached)
-        for features, one in list(reached.items()):
-            reached[features] = _nearer(search, one, feasible.step)
+        for features, candidate in list(reached.items()):
+            reached[features] = _nearer(search, candidate, feasible.step)
     except (BudgetExhausted, _Spent) as end:  # what was found is valid as it is, only farther than need be
         stopped = "budget" if isinstance(end, BudgetExhausted) else "evaluations"
-    finished = [_told(search, one) for one in reached.values()]
-    finished.sort(key=lambda one: (one.distance, len(one.changes)))
+    finished = [_told(search, candidate) for candidate in reached.values()]
+    finished.sort(key=lambda candidate: (candidate.distance, len(candidate.changes)))
     return Counterfactuals(finished[:MOST], False, search.evaluations, stopped)
 
 
-def _by_size(search: _Search, options: Mapping[str, list[Cell]], found: dict[frozenset[str], _Reached]) -> None:
+def _by_size(search: _Search, options: Mapping[str, list[Cell]], changes: dict[frozenset[str], _Reached]) -> None:
     """All single changes; then beams of more, until enough were found, or the sizes are used up. Raises _Spent,
     BudgetExhausted."""
     beam: list[Change] = [()]
     for _size in range(min(CHANGES, len(options))):
         room = search.samples - search.evaluations
-        grown = _grown(beam, options, found)
+        grown = _grown(beam, options, changes)
         if not grown:
             return
         if room < 1:
@@ -196,8 +196,8 @@ def _by_size(search: _Search, options: Mapping[str, list[Cell]], found: dict[fro
         grown = grown[:: -(-len(grown) // room)]
         output, reached = search.answers(grown)
         for index in sorted(np.flatnonzero(reached).tolist(), key=lambda i: search.distance(grown[i])):
-            found.setdefault(frozenset(f for f, _ in grown[index]), _Reached(grown[index], float(output[index])))
-        if len(found) >= MOST:
+            changes.setdefault(frozenset(f for f, _ in grown[index]), _Reached(grown[index], float(output[index])))
+        if len(changes) >= MOST:
             return
         gain = output / (1 + 0.1 * np.array([search.distance(change) for change in grown]))
         beam = _spread(grown, np.where(reached, -np.inf, gain))
@@ -225,7 +225,7 @@ def _grown(
     for change in beam:
         names = {feature for feature, _ in change}
         for feature, values in options.items():
-            if feature in names or any(known <= names | {feature} for known in reached):
+            if feature in names or any(smaller <= names | {feature} for smaller in reached):
                 continue
             for value in values:
                 seen[tuple(sorted((*change, (feature, value)), key=lambda item: item[0]))] = None

@@ -79,9 +79,9 @@ def _grow(rows: Columns, y: Floats, depth: int, least: int) -> Node:
         return leaf
     best, gain = None, 1e-12 * max(float((y**2).sum()), 1e-300)
     for feature, values in rows.items():
-        found = _best_split(values, y, least)
-        if found is not None and found[0] > gain:
-            gain, best = found[0], (feature, found[1])
+        cut = _best_split(values, y, least)
+        if cut is not None and cut[0] > gain:
+            gain, best = cut[0], (feature, cut[1])
     if best is None:
         return leaf
     feature, split = best

@@ -20,10 +20,10 @@ from governed_serving.blackbox.errors import (
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, status
 from governed_serving.explainer.service.lanes import Busy, Lane
-from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.metrics import ExplainerMetrics
 from governed_serving.explainer.service.overview import Overall, overview
 from governed_serving.explainer.service.protocol import Answer, ExplainRequest, parse
-from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.recorder import ExplanationRecorder
 from governed_serving.explainer.service.webhooks import allowed
 from governed_serving.hosting.answers import JSON, add_probes, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
@@ -54,8 +54,8 @@ class Explanations:
     def __init__(
         self,
         engine: Engine,
-        recorder: Recorder,
-        metrics: Metrics,
+        recorder: ExplanationRecorder,
+        metrics: ExplainerMetrics,
         lane: Lane,
         *,
         observe: Callable[[Answer], Awaitable[None]] | None = None,
@@ -109,6 +109,8 @@ class Dependencies:
     """Global importances and their drift, JSON-ready."""
     quality: Callable[[], Mapping[str, object]] = dict
     """Quality of explanations by window, JSON-ready."""
+    access_metrics: Callable[[], bytes] = bytes
+    """What is counted of callers, where it is asked who they are."""
 
 
 def application(parts: Dependencies) -> FastAPI:
@@ -121,7 +123,7 @@ def application(parts: Dependencies) -> FastAPI:
 
     async def scraped(_: bool) -> bytes:
         explanations.metrics.queue.set(jobs.depth)
-        return explanations.metrics.text()
+        return explanations.metrics.text() + parts.access_metrics()
 
     add_probes(app, scraped, parts.not_ready)
     return app

@@ -133,10 +133,10 @@ class Engine:
         config, kinds = self.config.config, {f.name: f.type for f in self.model.features}
         immutable = [*dict.fromkeys([*config.immutable, *(asked.immutable or ())])]
         direction, step = {**(asked.direction or {}), **config.direction}, {**(asked.step or {}), **config.step}
-        for field, found, own in (("direction", direction, asked.direction), ("step", step, asked.step)):
-            if strange := [n for n in found if kinds.get(n) != "numeric"]:
+        for field, declared, own in (("direction", direction, asked.direction), ("step", step, asked.step)):
+            if strange := [n for n in declared if kinds.get(n) != "numeric"]:
                 raise NotExplainable(f"{field}: expected numeric features of the model, found {strange[0]!r}")
-            if other := [n for n, value in (own or {}).items() if found[n] != value]:
+            if other := [n for n, value in (own or {}).items() if declared[n] != value]:
                 raise NotExplainable(
                     f"parameters.{field}: the manifest has another one for {other[0]!r}, which binds; leave it out"
                 )
@@ -152,7 +152,7 @@ class Engine:
 
     def _task(self, request: ExplainRequest) -> Task:
         parameters = request.parameters
-        budget = self._budget if parameters.budget_ms is None else parameters.budget_ms
+        budget = self._budget if parameters.budget_milliseconds is None else parameters.budget_milliseconds
         scale = self._scale(parameters.scale or OUTPUT, request.parameters.method or self.config.type)
         box = self.box(budget, scale)
         outputs = box.at_least(request.columns)
@@ -168,7 +168,7 @@ class Engine:
             seed=request.seed,
             confidence=self.config.config.confidence if parameters.confidence is None else parameters.confidence,
             max_evaluations=parameters.max_evaluations or self.config.config.max_evaluations,
-            kernel_width=self.config.config.kernel_width,
+            kernel_width=parameters.kernel_width or self.config.config.kernel_width,
             targets=self._targets(request, outputs),
             outputs=outputs,
             scale=scale,
@@ -217,4 +217,4 @@ class Engine:
     def _parameters(self, request: ExplainRequest, task: Task, name: str) -> dict[str, object]:
         """The parameters in force, defaults filled in: with the id and the rows, all that a replay needs."""
         asked = {k: v for k, v in msgspec.to_builtins(request.parameters).items() if v is not None and k != "webhook"}
-        return {**asked, "method": name, "max_evaluations": task.max_evaluations, "seed": request.seed}
+        return {**asked, "method": name, "maxEvaluations": task.max_evaluations, "seed": request.seed}

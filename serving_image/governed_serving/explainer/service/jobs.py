@@ -81,8 +81,8 @@ class JobStore:
     def all(self) -> list[Job]:
         """Every job, oldest first; leftovers of a cut write are removed."""
         discard_partial(self._directory)
-        found = (self._open(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}")))
-        return sorted((job for job in found if job is not None), key=lambda job: job.created)
+        jobs = (self._open(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}")))
+        return sorted((job for job in jobs if job is not None), key=lambda job: job.created)
 
     def remove(self, job_id: str) -> None:
         self._path(job_id).unlink(missing_ok=True)

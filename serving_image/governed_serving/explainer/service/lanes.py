@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from governed_serving.blackbox.errors import ExplainerError
+from governed_serving.containment import Threads
 
 __all__ = ["Busy", "Lane"]
 
@@ -22,7 +22,7 @@ class Lane:
     def __init__(self, name: str, workers: int, waiting: int) -> None:
         self.name, self.capacity = name, workers + waiting
         self.inside = 0
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"explain-{name}")
+        self._pool = Threads(workers, thread_name_prefix=f"explain-{name}")
 
     async def run(self, work: Callable[[], T]) -> T:
         """Result of ``work()`` in a thread of this lane."""

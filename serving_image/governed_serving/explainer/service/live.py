@@ -16,7 +16,7 @@ from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import ExplainerError
 from governed_serving.explainer.service.lanes import Lane
-from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.metrics import ExplainerMetrics
 from governed_serving.explainer.service.protocol import SEED_BITS, ExplainRequest, Parameters, seed_of
 from governed_serving.hosting import log
 from governed_serving.journal import (
@@ -99,7 +99,7 @@ class LiveSampler:
         pick: Callable[[PredictionFrame], list[tuple[str, Columns, int]]],
         compute: Compute,
         lane: Lane,
-        metrics: Metrics,
+        metrics: ExplainerMetrics,
         log: Callable[..., None] = log,
     ) -> None:
         self._streams, self._source = journal.names, journal.open
@@ -169,9 +169,9 @@ class LiveSampler:
 
 def _some(source: JournalReader, at: Cursor, most: int = 64) -> list[RawFrame | Gap]:
     """What comes next, at most ``most`` frames (or gaps)."""
-    found = []
+    chosen = []
     for piece in source.pieces(at.frame, at.previous):
-        found.append(piece)
-        if len(found) >= most:
+        chosen.append(piece)
+        if len(chosen) >= most:
             break
-    return found
+    return chosen

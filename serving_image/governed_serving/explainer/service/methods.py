@@ -253,7 +253,7 @@ def counterfactual(task: Task) -> Answers:
     features = task.model.features
     immutable = [*dict.fromkeys([*task.model.protected, *(task.parameters.immutable or ())])]
     feasible = Feasible(
-        fixed=(*immutable, *(f.name for f in features if f.type == "text")),
+        fixed=(*immutable, *(f.name for f in features if f.type == "text" or f.about)),
         ranges={f.name: (f.min, f.max) for f in features if f.type == "numeric"},
         categories={f.name: f.categories for f in features if f.type == "categorical"},
         direction=task.parameters.direction or {},

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-__all__ = ["Metrics"]
+__all__ = ["ExplainerMetrics"]
 
 
-class Metrics:
+class ExplainerMetrics:
     """One registry per process (or per test)."""
 
     def __init__(self, namespace: str, model: str) -> None:

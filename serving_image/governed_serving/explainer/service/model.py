@@ -42,7 +42,8 @@ class ExplainedModel:
         group)."""
         artefact = load(directory, expected)
         names = {" + ".join(group): tuple(group) for group in groups}
-        model = cls(artefact.manifest, artefact.digest, artefact.model, _background(artefact, rows), names, protected)
+        background = _background(artefact, rows) if artefact.manifest.text is None else {}
+        model = cls(artefact.manifest, artefact.digest, artefact.model, background, names, protected)
         _ = model.players(None)
         return model
 

@@ -38,6 +38,14 @@ STRONGEST_PAIRS = 20
 """Pairs of players whose mean |interaction| is shown."""
 
 
+_OWN_UNITS = {
+    "lime": "coefficients of lime",
+    "saliency": "size of the gradient by encoded column",
+    "inputXGradient": "gradient times encoded value",
+}
+"""Of methods whose attributions are no shares of an output."""
+
+
 @dataclass(frozen=True)
 class Whole:
     """What is explained: the model's answers in column ``target`` to its background."""
@@ -127,28 +135,29 @@ def _interactions(engine: Engine, request: ExplainRequest, answer: Answer) -> _P
     if not (exact and engine.interacts()):
         return _Pairs({}, 0)
     parameters = Parameters(target=request.parameters.target, method="shap", interactions=MAX_INTERACTIONS)
-    found = engine.explain(ExplainRequest(request.id, request.columns, parameters))
+    explained = engine.explain(ExplainRequest(request.id, request.columns, parameters))
     sizes: dict[tuple[str, str], list[float]] = {}
-    for explanation in found["explanations"]:
+    for explanation in explained["explanations"]:
         for pair in explanation["interactions"]:
             one, other = pair["between"]
             sizes.setdefault((one, other), []).append(abs(pair["interaction"]))
     ranked = sorted(((float(np.mean(values)), pair) for pair, values in sizes.items()), key=lambda item: -item[0])
     shown = [{"between": list(pair), "value": value} for value, pair in ranked[:STRONGEST_PAIRS]]
     return _Pairs(
-        {"mean_absolute_interaction": shown, "interactions_left_out": len(ranked) - len(shown)}, found["evaluations"]
+        {"mean_absolute_interaction": shown, "interactions_left_out": len(ranked) - len(shown)},
+        explained["evaluations"],
     )
 
 
 def _units(answer: Answer, pairs: Mapping[str, object]) -> dict[str, str]:
     """Figure → what its values are in: the output that is explained (a probability, or the predicted quantity), its
-    log-odds, or the coefficients of lime."""
+    log-odds, or what its method alone gives."""
     first = answer["explanations"][0]
     scale = "log-odds" if first.get("scale", OUTPUT) != OUTPUT else "output"
-    attributed = "coefficients of lime" if first["method"] == "lime" else scale
-    found = {"mean_absolute_attribution": attributed, "permutation_importance": "output"}
-    found |= {"mean_absolute_interaction": scale} if "mean_absolute_interaction" in pairs else {}
-    return found | {"effects": "output", "surrogate": "output"}
+    attributed = _OWN_UNITS.get(first["method"], scale)
+    units = {"mean_absolute_attribution": attributed, "permutation_importance": "output"}
+    units |= {"mean_absolute_interaction": scale} if "mean_absolute_interaction" in pairs else {}
+    return units | {"effects": "output", "surrogate": "output"}
 
 
 def _has_values(column: NDArray[np.generic]) -> bool:

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 from governed_api.governance import Explainer
 from governed_api.quantities import seconds, whole_bytes
+from governed_api.route_roles import EXPLAINER_ROLES
+from governed_serving.access.document import opened
+from governed_serving.access.guard import CallerGuard
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.crypto import SegmentCipher, load_kek
 from governed_serving.explainer.engines.alibi import alibi_methods, alibi_overall, alibi_worker
+from governed_serving.explainer.engines.captum import captum_methods, captum_worker
 from governed_serving.explainer.engines.worker import Bounds, Worker
 from governed_serving.explainer.service.app import Dependencies, Explanations, application
 from governed_serving.explainer.service.engine import Engine, Limits
@@ -18,14 +22,15 @@ from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
 from governed_serving.explainer.service.live import LiveSampler, SampledStreams, requests_in
 from governed_serving.explainer.service.methods import LANGUAGE_METHODS, METHODS, Method
-from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.metrics import ExplainerMetrics
 from governed_serving.explainer.service.model import ExplainedModel
-from governed_serving.explainer.service.recorder import Recorder
-from governed_serving.explainer.service.settings import Settings
+from governed_serving.explainer.service.overview import Overall
+from governed_serving.explainer.service.recorder import ExplanationRecorder
+from governed_serving.explainer.service.settings import ExplainerSettings
 from governed_serving.explainer.service.watch import Counted, Watch
 from governed_serving.explainer.service.webhooks import Poster
 from governed_serving.explainer.text.completion import CompletionScorer
-from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
+from governed_serving.hosting import Door, DoorGuard, Guard, Host, listen, log, web_server
 from governed_serving.hosting.supervision import kept_running
 from governed_serving.journal import Journal, JournalReader, streams
 
@@ -34,7 +39,7 @@ __all__ = ["engine_bounds", "serve"]
 OURS = 384 << 20
 """Bytes of the container's memory that stay the explainer's own beside another's engine."""
 ENGINE_LEAST = 512 << 20
-"""Bytes without which alibi can't load its libraries and explain anything."""
+"""Bytes without which an engine can't load its libraries and explain anything."""
 TIMEOUT_SHARE = 0.8
 """Of the predictor's timeout: the time that an explanation of a language model gets where nothing else bounds it."""
 
@@ -42,7 +47,7 @@ TIMEOUT_SHARE = 0.8
 class _Service:
     """Everything that lives as long as the process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ExplainerSettings) -> None:
         self.settings = settings
         spec, config = settings.resolved.spec, settings.explainer.config
         runtime_spec = spec.predictor.model.runtime
@@ -61,7 +66,8 @@ class _Service:
             settings.archive_token,
         ).keyset("journal")
         self.cipher = SegmentCipher(self.keyset)
-        self.metrics = Metrics(settings.resolved.namespace, settings.model)
+        self.metrics = ExplainerMetrics(settings.resolved.namespace, settings.model)
+        self.documents = opened(settings.resolved, "explainer", settings.callers, settings.pod_tokens.explainer)
         self.journal = Journal(
             settings.spool_dir,
             f"explainer-{settings.pod}",
@@ -76,11 +82,12 @@ class _Service:
         )
         period = spec.governance.encryption.rotation
         self.keys = key_watch(self.keyset, seconds(period), self.journal) if period else None
-        self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
+        self.recorder = ExplanationRecorder(self.journal, settings.model, settings.revision, lost=lost)
         self.predictor = PredictorClient(
             settings.predictor_url, settings.model, self.model.output, token=settings.pod_tokens.server
         )
         self.foreign: Worker | None = None
+        self.overall: Overall | None = None
         self.engine = self._engine()
         self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
         kept = settings.spool_dir / "explanations"
@@ -94,7 +101,7 @@ class _Service:
             self.metrics,
             self.lane,
             observe=self.watch.observe,
-            overall=alibi_overall(self.foreign) if self.foreign else None,
+            overall=self.overall,
         )
         store = JobStore(kept, self.keyset)
         self.jobs = JobQueue(store, self._work, Poster())
@@ -116,12 +123,18 @@ class _Service:
 
     def _methods(self) -> Mapping[str, Method]:
         """Of the engine that the manifest names; another's environment must be there from the start."""
-        if self.settings.explainer.engine is None:
-            return METHODS
-        self.foreign = alibi_worker(
-            self.settings.alibi_python, engine_bounds(self.settings.explainer), self.metrics.engine_ended
-        )
-        return alibi_methods(self.foreign)
+        if self.model.manifest.text is not None:
+            return LANGUAGE_METHODS
+        settings, ended = self.settings, self.metrics.engine_ended
+        bounds = engine_bounds(settings.explainer)
+        if settings.explainer.engine == "alibi":
+            self.foreign = alibi_worker(settings.alibi_python, bounds, ended)
+            self.overall = alibi_overall(self.foreign)
+            return alibi_methods(self.foreign)
+        if settings.explainer.engine == "captum":
+            self.foreign = captum_worker(settings.captum_python, bounds, ended)
+            return captum_methods(self.foreign, self.model)
+        return METHODS
 
     def why_not_ready(self) -> str:
         if self.stopping:
@@ -131,6 +144,13 @@ class _Service:
     def leave(self) -> None:
         """From now on not ready; what is in flight finishes."""
         self.stopping = True
+
+    def guard(self) -> DoorGuard | None:
+        """Who may ask the port."""
+        token = self.settings.pod_tokens.explainer
+        if self.documents is None:
+            return Guard.of(token, lambda: self.metrics.refused(401))
+        return CallerGuard(self.documents.gate, EXPLAINER_ROLES, token)
 
     def sampler(self) -> LiveSampler:
         spool, share = self.settings.spool_dir, self.settings.explainer.sampling
@@ -155,6 +175,8 @@ class _Service:
     def close(self) -> None:
         if self.keys:
             self.keys.stop()
+        if self.documents is not None:
+            self.documents.stop()
         if self.foreign:
             self.foreign.close()  # first: what waits for it is answered at once
         self.lane.close()
@@ -175,7 +197,7 @@ def engine_bounds(explainer: Explainer) -> Bounds:
 async def serve() -> None:
     """Runs until SIGTERM. Raises Problem, InvalidSettings, ExplainerError, ArchiveError, CryptoError, JournalError,
     OSError."""
-    settings = Settings.from_environment()
+    settings = ExplainerSettings.from_environment()
     host = Host()
     sock = listen(settings.host, settings.port)
     service = _Service(settings)
@@ -188,6 +210,7 @@ async def serve() -> None:
             webhooks=tuple(settings.explainer.webhooks),
             importances=service.watch.importances,
             quality=service.watch.windows.report,
+            access_metrics=service.documents.gate.text if service.documents else bytes,
         )
     )
     if service.keys:
@@ -204,11 +227,7 @@ async def serve() -> None:
         restored_jobs=service.jobs.restored,
         digests=service.engine.digests(),
     )
-    door = Door(
-        app,
-        lambda: service.metrics.refused(500),
-        guard=Guard.of(settings.pod_tokens.explainer, lambda: service.metrics.refused(401)),
-    )
+    door = Door(app, lambda: service.metrics.refused(500), guard=service.guard())
     try:
         await host.serve(web_server(door, grace=20), sock, service.leave)
     finally:

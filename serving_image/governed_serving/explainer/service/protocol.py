@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.datatypes import NUMERIC
+from governed_api.explaining import FORMER_NAMES
 from governed_api.names import request_id_fault
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
@@ -32,16 +33,16 @@ _IGNORED = frozenset({"binary_data_output", "revision", "priority"})
 """Parameters of inference requests that say nothing about explaining."""
 
 
-class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a request may ask for beyond its rows.
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """What a request may ask for beyond its rows, as ``governed_api.explaining`` lists it.
 
     ``method``: see the engine's table, "" is the model's default. ``max_evaluations``: coalitions of a sampled method,
     samples of lime and anchors. ``target``: class, or its position; default: the favourable class, else the predicted
-    one. ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below
-    this share of the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or
-    "logit", in which saturated probabilities still have attributions. ``interactions``: those of pairs as well, all
-    that there is room for, or as many as it says. ``hierarchy``: group → names of features (or ``groups``) and of
-    other groups: Owen values. Of counterfactuals: ``immutable`` features, ``direction`` (feature → "increase" or
+    one. ``budget_milliseconds``: answer within this time with the error reached. ``precision``: stop when half-widths
+    fall below this share of the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output"
+    (default) or "logit", in which saturated probabilities still have attributions. ``interactions``: those of pairs as
+    well, all that there is room for, or as many as it says. ``hierarchy``: group → names of features (or ``groups``)
+    and of other groups: Owen values. Of counterfactuals: ``immutable`` features, ``direction`` (feature → "increase" or
     "decrease") and ``step`` (feature → multiples of what it moves by).
     """
 
@@ -49,7 +50,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_evaluations: int | None = None
     target: str | int | None = None
     seed: int | None = None
-    budget_ms: float | None = None
+    budget_milliseconds: float | None = None
     confidence: float | None = None
     precision: float | None = None
     groups: dict[str, list[str]] | None = None
@@ -63,6 +64,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     immutable: list[str] | None = None
     direction: dict[str, Literal["increase", "decrease"]] | None = None
     step: dict[str, float] | None = None
+    kernel_width: float | None = None
 
 
 class _Tensor(msgspec.Struct):
@@ -117,7 +119,7 @@ def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequ
         decoded = decode_json(body, type=_Body)
     except msgspec.DecodeError as error:
         raise NotExplainable(f"expected a V2 inference request: {error}") from error
-    parameters = {k: v for k, v in decoded.parameters.items() if k not in _IGNORED}
+    parameters = _renamed({k: v for k, v in decoded.parameters.items() if k not in _IGNORED})
     try:
         parsed = msgspec.convert(parameters, Parameters, strict=False)
     except msgspec.ValidationError as error:
@@ -129,11 +131,25 @@ def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequ
     return ExplainRequest(identity, columns_of(decoded.inputs, features), parsed)
 
 
+def _renamed(parameters: dict[str, object]) -> dict[str, object]:
+    """Under today's names. Raises :class:`NotExplainable` where an option comes under both."""
+    if twice := [name for name, now in FORMER_NAMES.items() if name in parameters and now in parameters]:
+        raise NotExplainable(
+            f"parameters.{FORMER_NAMES[twice[0]]}: expected once, found {twice[0]} too, its former name; leave that out"
+        )
+    return {FORMER_NAMES.get(name, name): value for name, value in parameters.items()}
+
+
 def _check(parameters: Parameters) -> None:
     if parameters.max_evaluations is not None and not 4 <= parameters.max_evaluations <= 10_000_000:
-        raise NotExplainable(f"parameters.max_evaluations: expected 4 to 10000000, found {parameters.max_evaluations}")
-    if parameters.budget_ms is not None and not 0 < parameters.budget_ms <= 600_000:
-        raise NotExplainable(f"parameters.budget_ms: expected up to 600000, found {parameters.budget_ms}")
+        raise NotExplainable(f"parameters.maxEvaluations: expected 4 to 10000000, found {parameters.max_evaluations}")
+    budget = parameters.budget_milliseconds
+    if budget is not None and not 0 < budget <= 600_000:
+        raise NotExplainable(f"parameters.budgetMilliseconds: expected above 0 up to 600000, found {budget}")
+    if parameters.kernel_width is not None and not 0 < parameters.kernel_width < float("inf"):
+        raise NotExplainable(
+            f"parameters.kernelWidth: expected a finite number above 0, found {parameters.kernel_width}"
+        )
     if parameters.confidence is not None and not 0.5 <= parameters.confidence < 1:
         raise NotExplainable(f"parameters.confidence: expected 0.5 up to below 1, found {parameters.confidence}")
     if parameters.precision is not None and not 0 < parameters.precision <= 1:
@@ -175,10 +191,10 @@ def columns_of(tensors: list[_Tensor], features: list[Feature]) -> Columns:
 def _column(tensor: _Tensor, feature: Feature) -> NDArray[np.generic]:
     rank = len(tensor.shape)
     if rank not in (1, 2) or (rank == 2 and tensor.shape[1] != 1) or not 0 <= tensor.shape[0] <= MAX_ROWS:
-        found = str(tensor.shape[:3])[:80]
+        shape = str(tensor.shape[:3])[:80]
         raise NotExplainable(
             f"{feature.name}: expected shape [rows] or [rows, 1], at most {MAX_ROWS} rows, found {rank} "
-            f"dimensions {found}"
+            f"dimensions {shape}"
         )
     size = tensor.shape[0]
     data = _flattened(tensor)

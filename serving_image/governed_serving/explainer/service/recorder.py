@@ -7,7 +7,7 @@ from typing import Protocol
 from governed_serving.journal import JournalError
 from governed_serving.records import EventRecord, EventType, ExplanationRecord, Frame
 
-__all__ = ["JournalLike", "Recorder"]
+__all__ = ["ExplanationRecorder", "JournalLike"]
 
 
 class JournalLike(Protocol):
@@ -16,7 +16,7 @@ class JournalLike(Protocol):
     def append(self, record: Frame) -> Awaitable[object]: ...
 
 
-class Recorder:
+class ExplanationRecorder:
     """``record`` returns once the journal has the explanation, or raises the journal's error.
 
     With ``lost`` (failure policy Open) an explanation that can't be recorded goes out all the same, and ``lost()``

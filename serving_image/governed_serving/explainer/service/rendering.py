@@ -90,20 +90,20 @@ def interactions_of(
     return {"interactions": pairs, "interactions_left_out": len(values) - len(shown)}
 
 
-def groups_of(found: GroupValues, target: int, entries: list[dict[str, object]]) -> dict[str, object]:
+def groups_of(shares: GroupValues, target: int, entries: list[dict[str, object]]) -> dict[str, object]:
     """Every group with what it has together, outer ones first; ``entries`` and groups say which one they are
     ``within``."""
-    for parent in (found.root, *(group for group, _ in found.root.groups())):
+    for parent in (shares.root, *(group for group, _ in shares.root.groups())):
         for child in parent.children:
             if child.player is not None and parent.name:
                 entries[child.player]["within"] = parent.name
     groups = []
-    for place, (group, within) in enumerate(found.root.groups()):
+    for place, (group, within) in enumerate(shares.root.groups()):
         shown: dict[str, object] = {"group": group.name, "members": [child.name for child in group.children]}
         if within:
             shown["within"] = within
-        shown["attribution"] = float(found.values[place, target])
-        shown["interval"] = [plain(found.lower[place, target]), plain(found.upper[place, target])]
+        shown["attribution"] = float(shares.values[place, target])
+        shown["interval"] = [plain(shares.lower[place, target]), plain(shares.upper[place, target])]
         groups.append(shown)
     return {"groups": groups}
 

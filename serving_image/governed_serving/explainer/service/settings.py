@@ -9,17 +9,21 @@ from governed_api import runtime
 from governed_api.governance import Explainer
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
+from governed_serving.access.document import Sources
 from governed_serving.environment import PodEnvironment, Token
 from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
-__all__ = ["Settings"]
+__all__ = ["ExplainerSettings"]
 
 ALIBI_PYTHON = Path("/opt/alibi/bin/python")
 """Where an image with alibi has its interpreter; elsewhere GOVERNED_ALIBI_PYTHON says."""
 
+CAPTUM_PYTHON = Path("/opt/captum/bin/python")
+"""Where an image with captum has its interpreter; elsewhere GOVERNED_CAPTUM_PYTHON says."""
+
 
 @dataclass(frozen=True)
-class Settings:
+class ExplainerSettings:
     """What one explainer reads before it starts. Empty ``archive_url``: a model run by hand, whose keysets lie in the
     spool."""
 
@@ -37,7 +41,9 @@ class Settings:
     revision: str
     artefact_digest: str = ""
     alibi_python: Path = ALIBI_PYTHON
+    captum_python: Path = CAPTUM_PYTHON
     pod_tokens: PodTokens = NO_POD_TOKENS
+    callers: Sources | None = None
 
     @property
     def model(self) -> str:
@@ -55,7 +61,7 @@ class Settings:
         return tuple(attribute.name for attribute in bias.protected_attributes) if bias else ()
 
     @classmethod
-    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "ExplainerSettings":
         """Raises InvalidSettings."""
         env = PodEnvironment(variables)
         resolved = env.model()
@@ -75,5 +81,7 @@ class Settings:
             revision=env.text(runtime.REVISION),
             artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
             alibi_python=env.path(runtime.ALIBI_PYTHON) or ALIBI_PYTHON,
+            captum_python=env.path(runtime.CAPTUM_PYTHON) or CAPTUM_PYTHON,
             pod_tokens=env.pod_tokens(),
+            callers=Sources.of(env),
         )

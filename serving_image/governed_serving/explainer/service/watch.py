@@ -11,13 +11,14 @@ import numpy as np
 
 from governed_serving.crypto import CryptoError
 from governed_serving.durable import replace_file, set_aside
+from governed_serving.explainer.engines.captum import GRADIENT_METHODS
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import QualityWindow, QualityWindows
 from governed_serving.explainer.scales import OUTPUT
 from governed_serving.explainer.service.jobs import Sealer
-from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.metrics import ExplainerMetrics
 from governed_serving.explainer.service.protocol import Answer
-from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.recorder import ExplanationRecorder
 from governed_serving.explainer.service.rendering import Explanation
 from governed_serving.hosting import log
 
@@ -41,8 +42,8 @@ class Counted:
         return {"scale": self.scale, "values": "Owen" if self.owen else "Shapley"}
 
 
-NO_SHAPLEY = frozenset({"lime", "text"})
-"""Methods whose attributions are coefficients, or of tokens."""
+NO_SHAPLEY = frozenset({"lime", "text", *GRADIENT_METHODS})
+"""Methods whose attributions are coefficients, gradients, or of tokens."""
 
 
 class Watch:
@@ -52,8 +53,8 @@ class Watch:
     def __init__(
         self,
         players: tuple[str, ...],
-        recorder: Recorder,
-        metrics: Metrics,
+        recorder: ExplanationRecorder,
+        metrics: ExplainerMetrics,
         folder: Path,
         sealer: Sealer,
         *,

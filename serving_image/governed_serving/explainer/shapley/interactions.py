@@ -72,7 +72,7 @@ def sampled_interactions(
     rounds = coalitions // round_cost(players)
     if rounds < 1:
         raise NotExplainable(
-            f"parameters.max_evaluations: expected at least {round_cost(players)} for the interactions of {players} "
+            f"parameters.maxEvaluations: expected at least {round_cost(players)} for the interactions of {players} "
             f"players ({ROUNDS} × as many for good intervals), found {coalitions}; allow more or group features"
         )
     if enumerable:  # against a clock, exactness comes after what is there in any case

@@ -78,9 +78,9 @@ def _plan(root: Node) -> _Plan:
             cell = cells[child] if child.player is None else child.player
             inner: dict[int, float] = {}
             for before, weight in _before(bits, place):
-                for outside, known in contexts.items():
+                for outside, planned in contexts.items():
                     coalition = outside | before
-                    inner[coalition] = inner.get(coalition, 0.0) + known * weight
+                    inner[coalition] = inner.get(coalition, 0.0) + planned * weight
             for coalition, weight in inner.items():
                 add(coalition | bits[place], cell, weight)
                 add(coalition, cell, -weight)
@@ -125,7 +125,7 @@ def owen_values(
     walks = coalitions // (game.size - 1)
     if walks < 2:
         raise NotExplainable(
-            f"parameters.max_evaluations: expected at least {2 * (game.size - 1)} for orders of {game.size} players, "
+            f"parameters.maxEvaluations: expected at least {2 * (game.size - 1)} for orders of {game.size} players, "
             f"found {coalitions}; allow more or group features"
         )
     # against a clock, exactness comes after what is there in any case
@@ -155,14 +155,14 @@ def _estimated(gains: list[Floats], stopped: str, confidence: float, root: Node,
     players = len(root.players())
     member = _membership(root, players)
     if not gains:
-        found = nothing_sampled(players, total)
+        estimated = nothing_sampled(players, total)
         wide = np.full((len(member), len(total)), np.inf)
-        return OwenValues(found.values, found.half_width, 0, "budget", False, member @ found.values, wide)
+        return OwenValues(estimated.values, estimated.half_width, 0, "budget", False, member @ estimated.values, wide)
     own = estimate(gains, stopped, confidence)
     if not len(member):
         none = np.zeros((0, len(total)))
         return OwenValues(own.values, own.half_width, own.coalitions, stopped, False, none, none)
-    whole = estimate([np.einsum("gp,wpo->wgo", member, one) for one in gains], stopped, confidence)
+    whole = estimate([np.einsum("gp,wpo->wgo", member, gain) for gain in gains], stopped, confidence)
     return OwenValues(own.values, own.half_width, own.coalitions, stopped, False, whole.values, whole.half_width)
 
 
@@ -215,8 +215,8 @@ def owen_rows(
     ]
 
 
-def _groups(root: Node, shares: Floats, found: OwenValues | None) -> GroupValues:
+def _groups(root: Node, shares: Floats, owen: OwenValues | None) -> GroupValues:
     """``shares``: what the members' values sum to, which is all there is where fewer than two players differ."""
-    if found is None:
+    if owen is None:
         return GroupValues(root, shares, shares, shares)
-    return GroupValues(root, found.groups, found.groups - found.groups_half, found.groups + found.groups_half)
+    return GroupValues(root, owen.groups, owen.groups - owen.groups_half, owen.groups + owen.groups_half)

@@ -43,7 +43,7 @@ def permutation_shapley(
     walks = coalitions // (players - 1)
     if walks < 1:
         raise NotExplainable(
-            f"parameters.max_evaluations: expected at least {players - 1} for permutations of {players} players, "
+            f"parameters.maxEvaluations: expected at least {players - 1} for permutations of {players} players, "
             f"found {coalitions}; allow more, group features, or use 'sampled'"
         )
     rng = np.random.default_rng(seed)

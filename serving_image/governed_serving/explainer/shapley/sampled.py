@@ -140,10 +140,10 @@ class _Answers:
     def _learn(self, masks: Booleans, stratum: Codes) -> None:
         answers = self._game.values(np.concatenate([masks, ~masks]))
         difference = answers[: len(masks)] - answers[len(masks) :]
-        for index, known in enumerate(self._known):
+        for index, coalition in enumerate(self._known):
             mine = difference[stratum == index]
             if len(mine):
-                self._known[index] = np.concatenate([known, mine]) if len(known) else mine
+                self._known[index] = np.concatenate([coalition, mine]) if len(coalition) else mine
 
 
 def sampled_rows(

@@ -70,8 +70,8 @@ def nested(text: str, most: int = 512) -> tuple[Spans, Node]:
         tree.setdefault(sentence, {}).setdefault(phrase, []).append(Node(word, place))
     tops = []
     for sentence, parts in tree.items():
-        found = [_joined(f"phrase {phrase + 1}", children) for phrase, children in parts.items()]
-        tops.append(_joined(f"sentence {sentence + 1}", found))
+        nodes = [_joined(f"phrase {phrase + 1}", children) for phrase, children in parts.items()]
+        tops.append(_joined(f"sentence {sentence + 1}", nodes))
     return tokens, Node("", None, tuple(tops))
 
 
