@@ -1,5 +1,5 @@
-"""``python -m governed_serving.archive`` serve | fetch | verify | export | backup | restore | subject |
-rewrap."""
+"""``python -m governed_serving.archive`` serve | fetch | verify | usage | export | backup | restore |
+subject | rewrap."""
 
 import argparse
 import asyncio
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = verbs.add_parser("fetch", help="fetch the artefact into GOVERNED_MODEL_DIR and verify it (init container)")
     fetch.set_defaults(run=_fetch)
     _add_verify(verbs.add_parser("verify", help="recompute a ledger: signature, tree, blobs, one request's proof"))
+    _add_usage(verbs.add_parser("usage", help="what each caller of a model used, by the entries of a ledger"))
     export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
     _add_source(export)
     export.add_argument("output", type=Path, help="tar file to write (.tar or .tar.gz)")
@@ -89,6 +90,20 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
     _add_witnesses(verify)
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
+
+
+def _add_usage(usage: argparse.ArgumentParser) -> None:
+    _add_source(usage)
+    usage.add_argument("--of", required=True, metavar="MODEL", help="the model that was called")
+    usage.add_argument("--start", default="", help="from this time on: 2026-11-01T00:00:00.000Z")
+    usage.add_argument("--end", default="", help="before this time")
+    usage.add_argument("--caller", default="", help="only of this pseudonym, or of this name among --names")
+    usage.add_argument("--names", type=Path, help="file (JSON): who pseudonyms are")
+    add_checkpoint(usage, "the log must go on from it")
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print it as JSON")
+    form.add_argument("--csv", action="store_true", help="print it in the columns of FOCUS")
+    usage.set_defaults(run=_usage)
 
 
 def _add_witnesses(parser: argparse.ArgumentParser) -> None:
@@ -243,15 +258,15 @@ def _verify_log(where: str, options: argparse.Namespace, asked: "Asked") -> str:
         kek = folder_kek(options.key_file)
         source: LogSource = DirectorySource(folder, kek)
         beside = beside_workdir(options.workdir, folder) if options.workdir else None
-        found = inspect_folder(folder, kek, asked, beside)
+        inspection = inspect_folder(folder, kek, asked, beside)
     else:
         source, _ = open_source(where, options.key_file, options.token_file, options.model)
-        found = inspect_source(source, asked)
+        inspection = inspect_source(source, asked)
     with closing(source):
-        _print(found, options, asked)
-        if options.model_key and found.log is not None:
-            print_content(source, found.log.proofs, options.model_key)
-    return found.findings.status
+        _print(inspection, options, asked)
+        if options.model_key and inspection.log is not None:
+            print_content(source, inspection.log.proofs, options.model_key)
+    return inspection.findings.status
 
 
 def _verify_receipt(options: argparse.Namespace, asked: "Asked") -> str:
@@ -267,8 +282,8 @@ def _verify_receipt(options: argparse.Namespace, asked: "Asked") -> str:
         check_receipt(receipt, vkey, asked.id, asked.witnesses, findings)
         if not vkey and not options.against:
             findings.skip("signature", "no key to check it: give the ledger's, kept elsewhere, as --key-file VKEY")
-    found = Inspection(findings)
-    _print(found, options, asked)
+    inspection = Inspection(findings)
+    _print(inspection, options, asked)
     if not options.against or findings.wrong:
         return findings.status
     earlier = (*asked.earlier, receipt.proof.note)
@@ -302,13 +317,45 @@ def _verify_promise(options: argparse.Namespace, asked: "Asked") -> str:
     return status if findings.status == "verified" else findings.status
 
 
-def _print(found: "Inspection", options: argparse.Namespace, asked: "Asked") -> None:
+def _print(inspection: "Inspection", options: argparse.Namespace, asked: "Asked") -> None:
     from governed_serving.archive.verify.printing import inspection_json, print_inspection
 
     if options.json:
-        sys.stdout.write(printable(msgspec.json.format(inspection_json(found), indent=1).decode(), keep="\n") + "\n")
+        sys.stdout.write(
+            printable(msgspec.json.format(inspection_json(inspection), indent=1).decode(), keep="\n") + "\n"
+        )
     else:
-        print_inspection(found, trusted=bool(asked.vkey))
+        print_inspection(inspection, trusted=bool(asked.vkey))
+
+
+def _usage(options: argparse.Namespace) -> int:
+    """Exit status: 0 all counted, 1 an entry isn't what was signed, 3 something could not be counted."""
+    from governed_serving.archive.verify.bill import Name, print_usage, usage_json, write_csv
+    from governed_serving.archive.verify.opening import noted_checkpoint, open_source
+    from governed_serving.archive.verify.usage import fold
+    from governed_serving.archive.verify.verification import verify
+    from governed_serving.decoding import decode_json
+    from governed_serving.records import CALLER_FORM
+
+    names = decode_json(options.names.read_bytes(), type=dict[str, Name]) if options.names else {}
+    caller = next((one for one, known in names.items() if known.name == options.caller), options.caller)
+    if caller and not CALLER_FORM.fullmatch(caller):
+        raise ArchiveError(f"{caller}: expected a ModelConsumer whose name may be told here, or a pseudonym")
+    source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
+    with closing(source):
+        if options.checkpoint:
+            earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+            verify(source, vkey=vkey, earlier=earlier, blobs=False, differing=[])
+        found = fold(source, options.of, vkey=vkey, start=options.start, end=options.end, caller=caller)
+    if options.json:
+        sys.stdout.write(usage_json(found, names))
+    elif options.csv:
+        write_csv(found, names)
+    else:
+        print_usage(found, names, trusted=bool(vkey))
+    for one in found.uncounted if options.csv else ():
+        say(f"usage: not counted: entry {one.index}: {one.why}", sys.stderr)
+    return 1 if found.altered else 3 if found.uncounted else 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -393,11 +440,11 @@ def _subject(options: argparse.Namespace) -> int:
     with ArchiveClient(options.url, token, options.model, patience=10.0) as client:
         person = Person(client, kek, who)
         if options.act == "export":
-            for one in person.content():
-                sys.stdout.write(printable(msgspec.json.encode(one).decode(), keep="\n") + "\n")
+            for record in person.content():
+                sys.stdout.write(printable(msgspec.json.encode(record).decode(), keep="\n") + "\n")
         elif options.act == "find":
             held, keys = person.held(), person.keys()
-            places = ", ".join(str(one.index) for one in held[:20]) + (" …" if len(held) > 20 else "")
+            places = ", ".join(str(record.index) for record in held[:20]) + (" …" if len(held) > 20 else "")
             state = "can be opened" if keys else "nothing can be opened"
             say(f"{person.subject}: {len(held)} predictions in the ledger ({places or 'none'}); {state}")
         else:

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from governed_api import routes
-from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
+from governed_api.runtime import BEFORE_HEADER, LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.client import HIDDEN
 from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused, Unverified
@@ -228,10 +228,10 @@ def _ledger_routes(state: _State) -> _Table:
         start, end = _number(request, "start"), _number(request, "end")
         if start > end:
             raise Refused(400, f"expected 0 ≤ start ≤ end, found start={start}, end={end}")
-        found = await run_in_threadpool(ledger.entries, start, min(end, start + _MAX_ENTRIES))
+        listed = await run_in_threadpool(ledger.entries, start, min(end, start + _MAX_ENTRIES))
         if not (speaker := _speaker_of(request)).reads_all:
-            found = [e if decode_with(_whose_decoder, e).model == speaker.model else HIDDEN for e in found]
-        return Response(b'{"entries":[' + b",".join(found) + b"]}", media_type="application/json")
+            listed = [e if decode_with(_whose_decoder, e).model == speaker.model else HIDDEN for e in listed]
+        return Response(b'{"entries":[' + b",".join(listed) + b"]}", media_type="application/json")
 
     async def stream(request: Request) -> Response:
         following = ledger.next_seq(_speaker_of(request).model, request.path_params["stream"])
@@ -239,9 +239,13 @@ def _ledger_routes(state: _State) -> _Table:
 
     async def find(request: Request) -> Response:
         query, model = request.query_params, _model_of(request)
-        limit = min(_number(request, "limit", 100), _MAX_ENTRIES)
-        found = await run_in_threadpool(ledger.find, model, query.get("id", ""), query.get("type", ""), limit)
-        return _json([{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found])
+        limit = max(min(_number(request, "limit", 100), _MAX_ENTRIES), 1)
+        about, before = (query.get("id", ""), query.get("type", "")), _number(request, "before", ledger.size)
+        listed, rest = await run_in_threadpool(ledger.page, model, *about, limit, before)
+        answer = _json([{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in listed])
+        if rest:
+            answer.headers[BEFORE_HEADER] = str(rest)
+        return answer
 
     return [
         (routes.ENTRIES, ("POST",), append),
@@ -305,10 +309,10 @@ def _proof_routes(state: _State) -> _Table:
     async def bundle(request: Request) -> Response:
         _, number, width = parse_tile("0", request.path_params["tile"])
         first = number * WIDTH
-        found = await run_in_threadpool(ledger.entries, first, first + width)
-        if len(found) < width:
+        entries = await run_in_threadpool(ledger.entries, first, first + width)
+        if len(entries) < width:
             raise Refused(404, f"entries {first} to {first + width - 1} are beyond a log of {ledger.size}")
-        return Response(entry_bundle(found), media_type=_BINARY)
+        return Response(entry_bundle(entries), media_type=_BINARY)
 
     return [
         (routes.LEDGER_RECEIPT, ("GET",), receipt),
@@ -400,10 +404,10 @@ def _named_routes(state: _State) -> _Table:
         return _json({"refs": archive.references(request.path_params["model"])})
 
     async def get_state(request: Request) -> Response:
-        model, known = request.path_params["model"], _digest(request, "if-none-match")
-        data, digest = await run_in_threadpool(archive.state, model, request.path_params["name"], known)
+        model, held = request.path_params["model"], _digest(request, "if-none-match")
+        data, digest = await run_in_threadpool(archive.state, model, request.path_params["name"], held)
         headers = {"etag": f'"{digest}"'}
-        return Response(status_code=304, headers=headers) if digest == known else Response(data, 200, headers, _BINARY)
+        return Response(status_code=304, headers=headers) if digest == held else Response(data, 200, headers, _BINARY)
 
     async def put_state(request: Request) -> Response:
         model, name = request.path_params["model"], request.path_params["name"]

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from governed_api import routes
+from governed_api.runtime import BEFORE_HEADER
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
@@ -22,7 +23,7 @@ from governed_serving.environment import Token, token_reader
 from governed_serving.hosting.retrying import RETRYABLE_STATUS, Backoff, GaveUp, Retrying
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
-__all__ = ["HIDDEN", "Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
+__all__ = ["HIDDEN", "AppendAnswer", "ArchiveClient", "ArchiveKeysetStore", "FetchedEntry"]
 
 HIDDEN = b"null"
 """Stands for an entry of another model than the token's."""
@@ -30,7 +31,7 @@ _UNKNOWN_TOKEN = (401, 403)
 _ENTRIES = msgspec.json.Decoder(dict[str, list[msgspec.Raw]], strict=False)
 
 
-class Appended(msgspec.Struct, frozen=True):
+class AppendAnswer(msgspec.Struct, frozen=True):
     """Answer to an append: ``ranges`` (first index, count) cover the entries in order; ``size`` is the ledger's."""
 
     first_index: int
@@ -38,7 +39,11 @@ class Appended(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int]]
 
 
-class Found(msgspec.Struct, frozen=True):
+PAGE = 1000
+"""Entries of a list that are asked for at once."""
+
+
+class FetchedEntry(msgspec.Struct, frozen=True):
     """A ledger entry (canonical JSON bytes in ``entry``) and its index."""
 
     index: int
@@ -106,9 +111,9 @@ class ArchiveClient:
         in the ledger) or ``ref`` (name of a reference). Raises :class:`Refused` (403; 404; 410: deleted under
         retention), :class:`Unverified`."""
         data = self._ask("GET", routes.BLOB.format(digest=digest), params=_named(entry, ref)).content
-        found = hashlib.sha256(data).hexdigest()
-        if found != digest:
-            raise Unverified(f"blob {digest}: its content has SHA-256 {found}")
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != digest:
+            raise Unverified(f"blob {digest}: its content has SHA-256 {actual}")
         return data
 
     # -- ledger -------------------------------------------------------------------------------------------------------
@@ -122,12 +127,12 @@ class ArchiveClient:
         start = self.next_seq(stream) if first_seq is None else first_seq
         return self.append_batch(stream, start, entries).first_index
 
-    def append_batch(self, stream: str, first_seq: int, entries: list[bytes]) -> Appended:
+    def append_batch(self, stream: str, first_seq: int, entries: list[bytes]) -> AppendAnswer:
         """Append entries numbered from ``first_seq``; sending them again gives the same answer. Raises :class:`Refused`
         (409 for a gap)."""
         body = msgspec.msgpack.encode(AppendRequest(stream, first_seq, entries))
         answer = self._ask("POST", routes.ENTRIES, content=body, headers={"content-type": "application/msgpack"})
-        return decode_json(answer.content, type=Appended)
+        return decode_json(answer.content, type=AppendAnswer)
 
     def next_seq(self, stream: str) -> int:
         """Number that the stream's next entry must have; 0 for a new one."""
@@ -149,14 +154,14 @@ class ArchiveClient:
     def entries(self, start: int, end: int) -> list[bytes]:
         """Canonical entries ``start`` … ``end`` − 1, as far as there are; ``HIDDEN`` for one of another model than the
         token's."""
-        found: list[bytes] = []
-        while start + len(found) < end:
-            answer = self._ask("GET", routes.ENTRIES, params={"start": start + len(found), "end": end})
+        entries: list[bytes] = []
+        while start + len(entries) < end:
+            answer = self._ask("GET", routes.ENTRIES, params={"start": start + len(entries), "end": end})
             part = decode_with(_ENTRIES, answer.content)["entries"]
             if not part:
                 break
-            found.extend(bytes(e) for e in part)
-        return found
+            entries.extend(bytes(e) for e in part)
+        return entries
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Inclusion proof of entry ``index`` in the first ``size``."""
@@ -172,8 +177,8 @@ class ArchiveClient:
 
     def speaker(self) -> tuple[str, str]:
         """(model, role) whose this token is; no role: one of the older form. Raises :class:`Refused` (401)."""
-        found = decode_json(self._ask("GET", routes.SPEAKER).content, type=dict[str, str])
-        return found["model"], found["role"]
+        answer = decode_json(self._ask("GET", routes.SPEAKER).content, type=dict[str, str])
+        return answer["model"], answer["role"]
 
     def backup(self) -> Iterator[bytes]:
         """The whole archive, as ``restore`` takes it, for the reader's token; asked for once. Raises :class:`Refused`,
@@ -189,11 +194,29 @@ class ArchiveClient:
                 f"the archive at {self._url} broke off the backup: {error or type(error).__name__}"
             ) from None
 
-    def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[Found]:
+    def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[FetchedEntry]:
         """The newest entries of a model with this id and type, ascending by index."""
-        query: dict[str, str | int] = {"model": model or self.model, "id": id, "type": type, "limit": limit}
+        return self._page({"model": model or self.model, "id": id, "type": type, "limit": limit})[0]
+
+    def find_all(self, *, id: str = "", type: str = "", after: int = -1) -> list[FetchedEntry]:
+        """All entries of this model with this id and type behind index ``after``, ascending: page by page. Raises
+        ArchiveError."""
+        pages: list[list[FetchedEntry]] = []
+        before: int | None = None
+        while before is None or before > after + 1:
+            entries, rest = self._page({"model": self.model, "id": id, "type": type, "limit": PAGE, "before": before})
+            pages.append(entries)
+            if not rest:
+                break
+            if before is not None and rest >= before:
+                raise Unverified(f"the archive's list goes on before entry {rest}, which was listed already")
+            before = rest
+        return [entry for page in reversed(pages) for entry in page if entry.index > after]
+
+    def _page(self, query: Mapping[str, str | int | None]) -> tuple[list[FetchedEntry], int]:
         answer = self._ask("GET", routes.FIND, params={k: v for k, v in query.items() if v})
-        return decode_json(answer.content, type=list[Found])
+        rest = answer.headers.get(BEFORE_HEADER, "0")
+        return decode_json(answer.content, type=list[FetchedEntry]), int(rest) if rest.isdecimal() else 0
 
     # -- references, states and keysets
     # ---------------------------------------------------------------------------------
@@ -236,8 +259,8 @@ class ArchiveClient:
         Said again, it changes nothing.
         """
         for name, wanted in ((RETENTION, {"payloads": payloads}), (ROTATION, {"keys": keys})):
-            known = self.ref(name)
-            if known != wanted and (known or any(wanted.values())):  # a model that never had one needs no reference
+            times = self.ref(name)
+            if times != wanted and (times or any(wanted.values())):  # a model that never had one needs no reference
                 self.put_ref(name, wanted)
 
     def keysets(self) -> "ArchiveKeysetStore":

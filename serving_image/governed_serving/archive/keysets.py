@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from governed_api.regular_files import read_regular
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
 from governed_serving.crypto import (
@@ -14,7 +15,7 @@ from governed_serving.crypto import (
     KeyWatch,
     Subjects,
 )
-from governed_serving.durable import read_regular, replace_file
+from governed_serving.durable import replace_file
 from governed_serving.environment import Token
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal

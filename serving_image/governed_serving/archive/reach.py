@@ -12,7 +12,7 @@ from typing import NamedTuple
 from governed_api import routes
 from governed_api.roles import Role
 from governed_serving.archive.errors import ACT, ENTRY_TYPE, OTHER_MODEL, Refused
-from governed_serving.crypto import SUBJECT
+from governed_serving.crypto import COINS, SUBJECT
 from governed_serving.records import ENTRY_TYPES, EVENT_TYPES, RETENTION, ROTATION, artefact_reference, making_reference
 
 __all__ = ["ACTS", "OLDER", "PUBLIC", "REACH", "Act", "Speaker"]
@@ -128,8 +128,8 @@ REACH: Mapping[Role, _Line] = {
         Act.NEXT_SEQ: _ANY,
         Act.PUT_BLOB: _ANY,
         Act.GET_BLOB: _ANY,
-        Act.GET_KEYSET: frozenset({"artefact", "data", "masking-*"}),
-        Act.CREATE_KEYSET: frozenset({"artefact", "data", "masking-*"}),
+        Act.GET_KEYSET: frozenset({"artefact", "data", COINS, "masking-*"}),
+        Act.CREATE_KEYSET: frozenset({"artefact", "data", COINS, "masking-*"}),
         Act.GET_REF: _MADE,
         Act.PUT_REF: _MADE,
     },

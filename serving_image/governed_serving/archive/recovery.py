@@ -44,17 +44,24 @@ def recover(variables: Mapping[str, str] = os.environ) -> Restored | None:
     if bucket is None or bucket.place.ledger is LedgerCopy.VOLUME or not _is_empty(folder):
         return None
     volume = bucket.below(FOLDER)
-    found = newest(volume)
-    if found is None:
+    backup = newest(volume)
+    if backup is None:
         return None
     origin = ledger_origin(env.text(runtime.NAMESPACE, "default"))
-    if found.origin != origin:
+    if backup.origin != origin:
         raise ArchiveError(
-            f"{volume.place} has the ledger of {found.origin}, this archive is {origin}: give each a place of its own"
+            f"{volume.place} has the ledger of {backup.origin}, this archive is {origin}: give each a place of its own"
         )
     kek = load_kek(env.required_path(runtime.KEK_FILE, "the path of the archive's key-encryption key"))
-    log("warning", "the volume is empty: starting from object storage", entries=found.size, stored=found.time)
-    done = put_in(Request(folder, kek, bucket=bucket), lambda staging, _: _fill(volume, found, staging), mark=RECOVERED)
+    log(
+        "warning",
+        "the volume is empty: starting from object storage",
+        entries=backup.size,
+        stored=backup.time,
+    )
+    done = put_in(
+        Request(folder, kek, bucket=bucket), lambda staging, _: _fill(volume, backup, staging), mark=RECOVERED
+    )
     log("info", "the ledger came back from object storage and is verified", entries=done.size)
     return done
 
@@ -114,11 +121,9 @@ def _listed(volume: Bucket, address: str) -> FileList:
 
 
 def _fetch(volume: Bucket, address: str, size: int, into: IO[bytes], what: str) -> None:
-    found = volume.size(address)
-    if found != size:
-        raise _lost(
-            volume, address, what, "it is missing" if found is None else f"{size} bytes expected, {found} there"
-        )
+    held = volume.size(address)
+    if held != size:
+        raise _lost(volume, address, what, "it is missing" if held is None else f"{size} bytes expected, {held} there")
     try:
         volume.fetch(address, into, room=size)
     except FileNotFoundError:

@@ -102,10 +102,10 @@ def erased_list(path: Path) -> frozenset[str]:
     words = [line.split(b":")[0].strip() for line in data.splitlines() if line.strip()]
     bad = next((word for word in words if not _SUBJECT.fullmatch(word)), None)
     if bad is not None or not words or len(data) > _LIST_BYTES:
-        found = "no line" if not words else f"{(bad or words[0])[:80]!r}"
+        shown = "no line" if not words else f"{(bad or words[0])[:80]!r}"
         raise ArchiveError(
             f"{path}: expected the digests (32 hexadecimal digits) that `governed subject erase` printed, a line each, "
-            f"at most {_LIST_BYTES} bytes, found {found}"
+            f"at most {_LIST_BYTES} bytes, found {shown}"
         )
     return frozenset(word.decode() for word in words)
 
@@ -166,8 +166,8 @@ def _restored(fill: Fill, staging: Path, request: Request) -> Restored:
     accepted += [Finding("backup", fault) for fault in manifest.faults]
     blobs = request.bucket is None
     asked = Asked(request.vkey, _earlier(manifest, request), blobs=blobs, witnesses=request.witnesses)
-    found = inspect_folder(staging, request.kek, asked)
-    problems = [*found.findings.wrong, *found.findings.unchecked]
+    inspection = inspect_folder(staging, request.kek, asked)
+    problems = [*inspection.findings.wrong, *inspection.findings.unchecked]
     if problems and not request.accept_loss:
         more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
         raise ArchiveError(
@@ -237,20 +237,20 @@ def _erasures(entries: Iterable[LedgerEntry]) -> set[tuple[str, str]]:
 
 def _persons_keys(staging: Path) -> set[tuple[str, str]]:
     """(model, purpose) of the persons' keys that the backup has."""
-    found = (staging / "keysets").glob(f"*/{SUBJECT}*{KEYSET}")
-    keys = {(path.parent.name, path.name.removesuffix(KEYSET)) for path in found}
+    keysets = (staging / "keysets").glob(f"*/{SUBJECT}*{KEYSET}")
+    keys = {(path.parent.name, path.name.removesuffix(KEYSET)) for path in keysets}
     return {(model, purpose) for model, purpose in keys if subject_of(purpose)}
 
 
 def _returning(staging: Path, manifest: Manifest, request: Request, gone: set[tuple[str, str]]) -> Mapping[str, object]:
     """What the entry about the loss says of persons' keys. Raises ArchiveError where somebody may come back unsaid."""
     newer = max(_newer(manifest, request).values(), default=0)
-    known = max((Checkpoint.unverified(source.checkpoint()).size for source in request.after), default=0)
+    newest = max((Checkpoint.unverified(source.checkpoint()).size for source in request.after), default=0)
     keys = _persons_keys(staging)
-    if newer <= known or not keys:
+    if newer <= newest or not keys:
         return {}
     if not (request.erased or request.accept_return):
-        since = f"entries {max(known, manifest.size)} to {newer - 1}"
+        since = f"entries {max(newest, manifest.size)} to {newer - 1}"
         raise ArchiveError(
             f"nothing was restored: the backup has {len(keys)} keys of persons; {since}, which it lacks, may say that "
             "some were erased. Give a newer copy of the ledger (--after), a list of who was erased (--erased FILE), or "

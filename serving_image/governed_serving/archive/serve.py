@@ -42,7 +42,7 @@ _MESSAGE = 1000
 
 
 @dataclass(frozen=True)
-class Settings:
+class ArchiveSettings:
     """What the archive reads before it starts. Empty ``report``: nothing is told."""
 
     namespace: str
@@ -59,7 +59,7 @@ class Settings:
     """Where blobs are; None: in the folder."""
 
     @classmethod
-    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "ArchiveSettings":
         """Raises InvalidSettings."""
         env = PodEnvironment(variables)
         return cls(
@@ -81,7 +81,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
     A ledger that has less than was signed is refused; ``accept_loss``: it goes on, and an entry says so. Raises
     Problem, InvalidSettings, ArchiveError, CryptoError, OSError.
     """
-    settings = Settings.from_environment()
+    settings = ArchiveSettings.from_environment()
     namespace, port = settings.namespace, settings.port
     host = Host()
     with closing(listen(address, port)) as sock:
@@ -151,7 +151,7 @@ def _copying(archive: Archive, *, accept_loss: bool) -> Copying | None:
     return Copying(archive, Mirror(archive, bucket, accept_loss=accept_loss))
 
 
-def _tokens(settings: Settings) -> Tokens:
+def _tokens(settings: ArchiveSettings) -> Tokens:
     """Raises OSError."""
     until = older_until(settings.folder, time.time())
     taken = "are taken until" if until > time.time() else "are not taken any more since"
@@ -159,7 +159,7 @@ def _tokens(settings: Settings) -> Tokens:
     return Tokens(settings.root, settings.namespace, older_until=until)
 
 
-def _opened(settings: Settings, told: dict[str, str], *, accept_loss: bool) -> Archive:
+def _opened(settings: ArchiveSettings, told: dict[str, str], *, accept_loss: bool) -> Archive:
     """A loss is accepted by who serves, or by an annotation of the report that names this very one: what is lost later
     has another code. Raises ArchiveError, CryptoError, OSError."""
     kek = load_kek(settings.kek_file)
@@ -203,7 +203,7 @@ async def _beside(archive: Archive, report: str, witnessing: Witnessing, copying
     )
 
 
-def _told(settings: Settings) -> dict[str, str]:
+def _told(settings: ArchiveSettings) -> dict[str, str]:
     """The checkpoint that the report has: whoever took the ledger away, or put an older one back, would have to change
     that as well. A report that can't be read doesn't keep the archive from serving: the volume has a copy. One that was
     just filled from object storage has none that proves anything: raises ArchiveError."""
@@ -350,4 +350,5 @@ def _verdicts(archive: Archive, size: int) -> dict[str, object]:
     except (ArchiveError, OSError) as error:
         log("error", "the ledger's verdicts couldn't be read, retrying", error=str(error))
         return {}
-    return {"verdicts": [verdict.plain() for verdict in newest]}
+    left_out = archive.verdicts.left_out or None
+    return {"verdicts": [verdict.plain() for verdict in newest], "verdictsLeftOut": left_out}

@@ -19,7 +19,7 @@ from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import REMEDY, Batch
-from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
+from governed_serving.archive.ledger.ledger import Anchor, Appended, FoundEntry, Ledger
 from governed_serving.archive.ledger.note import SIGNER, NoteError, Signer
 from governed_serving.archive.ledger.proof import LogProof
 from governed_serving.archive.ledger.witnessed import WITNESSED, Witnessed
@@ -245,10 +245,10 @@ class Archive:
         late: list[LedgerEntry] = []
         now = self._clock()
         bounds = TimeBounds(now, self.pace.lag(now))
-        known = self.ledger.next_seq(model, request.stream) or 0
+        next_seq = self.ledger.next_seq(model, request.stream) or 0
         for number, entry in enumerate(request.entries, request.first_seq):
             taken = self._check_entry(speaker, number, entry)
-            if number >= known:  # else it was taken before, and is sent again after its answer was lost
+            if number >= next_seq:  # else it was taken before, and is sent again after its answer was lost
                 bounds.check(number, taken)
                 late += [taken] if bounds.is_late(taken) else []
         batch = Batch(model, request.stream, request.first_seq, list(request.entries))
@@ -294,14 +294,14 @@ class Archive:
         if not id:
             raise Refused(400, "a receipt is for one id: give the X-Prediction-Id of an answer")
         for type in _RECEIPTS:
-            if found := self.ledger.find(model, id=id, type=type, limit=_NEWEST):
+            if entries := self.ledger.find(model, id=id, type=type, limit=_NEWEST):
                 break
         else:
             raise Refused(404, f"no answer of {model} with id {id} is in the ledger: it may not be shipped yet")
-        first, note = found[0], self.witnessed.note
+        first, note = entries[0], self.witnessed.note
         if self.witnessed.size <= first.index:
             note = self.witnessed.cosigned(self.show())
-        size = int(note.split("\n", 2)[1])
+        size = int(note.split("\n")[1])
         if size <= first.index:
             raise Refused(404, f"the answer of {model} with id {id} isn't in object storage yet: retry later")
         return LogProof(first.entry, first.index, tuple(self.ledger.inclusion(first.index, size)), note)
@@ -337,8 +337,8 @@ class Archive:
             only = f"{self.namespace}/{speaker.model}, which may write only its own"
             raise Refused(403, f"{whose} {only}", reason=OTHER_MODEL)
         if entry.type not in ENTRY_TYPES:
-            known = ", ".join(sorted(ENTRY_TYPES))
-            raise Refused(400, f"entry {number}: type must be one of {known}, found {entry.type!r}")
+            types = ", ".join(sorted(ENTRY_TYPES))
+            raise Refused(400, f"entry {number}: type must be one of {types}, found {entry.type!r}")
         speaker.check_type(number, entry.type)
         if len(data) > ENTRY_BYTES or canonical(entry) != data:
             raise Refused(
@@ -377,8 +377,8 @@ class Archive:
     def _is_said(self, data: bytes, type: str, model: str, *ids: str) -> bool:
         """Whether one of the newest entries about a name has the digest of ``data``: the last one, or one before it
         while a replacement isn't in place yet. After a loss there may be none."""
-        found = [f for id in ids for f in self.ledger.find(model, id=id, type=type, limit=_NEWEST)]
-        digests = {decode_with(_entry_decoder, f.entry).digest for f in found}
+        entries = [f for id in ids for f in self.ledger.find(model, id=id, type=type, limit=_NEWEST)]
+        digests = {decode_with(_entry_decoder, f.entry).digest for f in entries}
         return not digests or hashlib.sha256(data).hexdigest() in digests
 
     def purposes(self, model: str) -> list[str]:
@@ -406,10 +406,10 @@ class Archive:
         self._check_document(purpose, document)
         with self._own:
             existing = self._keyset(model, purpose)
-            found = hashlib.sha256(existing).hexdigest()
-            if found != expected:
+            digest = hashlib.sha256(existing).hexdigest()
+            if digest != expected:
                 raise Refused(
-                    412, f"the {purpose} keyset of {model} has SHA-256 {found}, expected {expected}: read it again"
+                    412, f"the {purpose} keyset of {model} has SHA-256 {digest}, expected {expected}: read it again"
                 )
             prepared = self._prepare_keyset(model, purpose, document)
             self._note_key(model, purpose, "replaced", document)
@@ -498,7 +498,7 @@ class Archive:
         newest = max(told, key=lambda f: f.index, default=None)
         return decode_with(_entry_decoder, newest.entry) if newest else None
 
-    def _own_keys(self, model: str, id: str) -> list[Found]:
+    def _own_keys(self, model: str, id: str) -> list[FoundEntry]:
         return self.ledger.find(model, id=id, type="key", limit=1)
 
     def _store(self, model: str) -> DirectoryStore:
@@ -608,8 +608,8 @@ class Archive:
 
     def _last(self, type: str, model: str, name: str) -> str:
         """Digest that the newest entry about a name says, or ""."""
-        found = self.ledger.find(model, id=name, type=type, limit=1)
-        return decode_with(_entry_decoder, found[-1].entry).digest if found else ""
+        entries = self.ledger.find(model, id=name, type=type, limit=1)
+        return decode_with(_entry_decoder, entries[-1].entry).digest if entries else ""
 
     # -- own entries --------------------------------------------------------------------------------------------------
 
@@ -704,8 +704,8 @@ class Archive:
 
     def _seconds(self, reference: str, name: str) -> dict[str, float]:
         """What models say in a reference, in seconds; those that say nothing, or a century, are left out."""
-        found = {model: self._refs.number(model, reference, name) for model in self.models()}
-        return {model: value for model, value in found.items() if 0 < value < _FOR_EVER}
+        numbers = {model: self._refs.number(model, reference, name) for model in self.models()}
+        return {model: value for model, value in numbers.items() if 0 < value < _FOR_EVER}
 
     def close(self) -> None:
         """Finish what is queued, snapshot the ledger, let go of the directory."""

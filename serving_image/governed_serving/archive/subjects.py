@@ -83,7 +83,7 @@ class Person:
 
     def held(self) -> list[Held]:
         """Predictions about the person, those included that can't be opened any more."""
-        return [one for one in self.said() if one.entry.type == "prediction"]
+        return [record for record in self.said() if record.entry.type == "prediction"]
 
     def said(self) -> list[Held]:
         """As :meth:`held`, and what they, or a person about them, contested and decided."""
@@ -92,24 +92,24 @@ class Person:
     def content(self) -> Iterator[dict[str, object]]:
         """What was asked and answered, oldest first, but for what was erased, or deleted under retention."""
         cipher = SegmentCipher(Keyring(self._kek, self._store).keyset("journal", create=False), self._subjects)
-        for one in self.said():
+        for record in self.said():
             try:
-                data = self._client.get_blob(one.entry.blob, entry=one.index)
+                data = self._client.get_blob(record.entry.blob, entry=record.index)
             except Refused as error:
                 if error.status != 410:
                     raise
                 continue
             frames = dict(open_chunk(data, cipher))
-            shown = opened_frame(frames.get(one.entry.frame or 0), one.entry)
+            shown = opened_frame(frames.get(record.entry.frame or 0), record.entry)
             if shown is not None:
-                yield {"ledgerIndex": one.index, "time": one.entry.time, **shown}
+                yield {"ledgerIndex": record.index, "time": record.entry.time, **shown}
 
     def erase(self, by: str, reason: str, now: float) -> Erasure:
         """Destroy the person's keys. Raises ArchiveError when there is nothing to erase."""
         keys = self.keys()
         if not keys:
             raise ArchiveError("nothing is held about this person, or it was erased before")
-        places = [one.index for one in self.held()]
+        places = [record.index for record in self.held()]
         receipt = Erasure(
             predictions=len(places),
             first=min(places, default=None),

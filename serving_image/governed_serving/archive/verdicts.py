@@ -10,7 +10,7 @@ import msgspec
 from governed_api.base import VerdictWord
 from governed_api.governance import BiasAction
 from governed_api.report import RecordedVerdict
-from governed_serving.archive.ledger.ledger import Ledger
+from governed_serving.archive.ledger.ledger import FoundEntry, Ledger
 from governed_serving.decoding import decode_with
 from governed_serving.records import VERDICT, LedgerEntry, is_bias_verdict
 
@@ -20,8 +20,9 @@ MOST = 2000
 """Verdicts in a report, which is one object of the API server: below a megabyte."""
 REVISIONS = 4
 """Of a model: stable, canary, and those that were before."""
-_LOOKED_AT = 256
-"""Newest entries of a model, alarms among them: a verdict is renewed every five minutes."""
+_LOOKED_AT = 1024
+"""Newest entries of a model, alarms among them, that are looked at after a start; later ones all are."""
+_PAGE = 256
 _REVISION_LENGTH = 63
 _SUMMARY_LENGTH = 200
 _ACTIONS = frozenset({*get_args(BiasAction), "None"})
@@ -35,6 +36,10 @@ class Verdicts:
         self._ledger = ledger
         self._unread = set(models)
         self._found: dict[str, dict[str, RecordedVerdict]] = {}
+        self._read: dict[str, int] = {}
+        """By model, up to which index all is in ``_found``."""
+        self.left_out = 0
+        """Verdicts for which the last list had no room."""
         self._lock = threading.Lock()
 
     def newest(self, size: int) -> list[RecordedVerdict]:
@@ -45,21 +50,40 @@ class Verdicts:
             for model in sorted(self._unread):
                 if self._look(model, size):
                     self._unread.discard(model)
-            found = [verdict for revisions in self._found.values() for verdict in revisions.values()]
-        return sorted(found, key=lambda verdict: -verdict.ledger_index)[:MOST]
+            ranked = [
+                (rank, -verdict.ledger_index, verdict)
+                for revisions in self._found.values()
+                for rank, verdict in enumerate(revisions.values())
+            ]
+            self.left_out = max(len(ranked) - MOST, 0)
+        told = sorted(ranked, key=lambda one: one[:2])[:MOST]  # each model's newest before anyone's older ones
+        return [verdict for *_, verdict in sorted(told, key=lambda one: one[1])]
 
     def _look(self, model: str, size: int) -> bool:
-        """Whether all of it is under the checkpoint."""
+        """Whether all of it is under the checkpoint. Those of a model stand newest first."""
+        entries, after = self._since(model), self._read.get(model, -1)
         newest: dict[str, RecordedVerdict] = {}
-        entries = self._ledger.find(model, type=VERDICT, limit=_LOOKED_AT)
-        for found in reversed(entries):
-            entry = decode_with(_entry_decoder, found.entry)
-            if found.index >= size or not is_bias_verdict(entry) or entry.revision in newest:
+        for fetched in reversed(entries):
+            entry = decode_with(_entry_decoder, fetched.entry)
+            if fetched.index >= size or not is_bias_verdict(entry) or entry.revision in newest:
                 continue
-            if len(entry.revision) <= _REVISION_LENGTH and len(newest) < REVISIONS:
-                newest[entry.revision] = recorded_verdict(entry, found.index)
-        self._found[model] = newest
+            if len(entry.revision) <= _REVISION_LENGTH:
+                newest[entry.revision] = recorded_verdict(entry, fetched.index)
+        older = {name: told for name, told in self._found.get(model, {}).items() if name not in newest}
+        self._found[model] = dict([*newest.items(), *older.items()][:REVISIONS])
+        self._read[model] = max((fetched.index for fetched in entries if fetched.index < size), default=after)
         return not entries or entries[-1].index < size
+
+    def _since(self, model: str) -> list[FoundEntry]:
+        """Entries behind what was read, ascending; after a start the newest ones."""
+        after, pages, before = self._read.get(model), list[list[FoundEntry]](), None
+        while sum(map(len, pages)) < _LOOKED_AT or after is not None:
+            page_entries, rest = self._ledger.page(model, type=VERDICT, limit=_PAGE, before=before)
+            pages.append(page_entries)
+            if rest <= (after if after is not None else -1) + 1:
+                break
+            before = rest
+        return [entry for page in reversed(pages) for entry in page if entry.index > (-1 if after is None else after)]
 
 
 def recorded_verdict(entry: LedgerEntry, index: int) -> RecordedVerdict:

@@ -2,7 +2,7 @@
 
 from governed_serving.journal.chunk import Chunk, chunk_of, frame_of_chunk, open_chunk
 from governed_serving.journal.columns import numbers, strings
-from governed_serving.journal.cursor import Cursor, CursorFiles
+from governed_serving.journal.cursor import Cursor, CursorFiles, cursor_text, written_twice
 from governed_serving.journal.errors import (
     JournalBusy,
     JournalClosed,
@@ -40,10 +40,12 @@ __all__ = [
     "RawFrame",
     "RecordRefused",
     "chunk_of",
+    "cursor_text",
     "frame_of_chunk",
     "numbers",
     "open_chunk",
     "quarantine",
     "streams",
     "strings",
+    "written_twice",
 ]

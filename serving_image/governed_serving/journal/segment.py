@@ -75,7 +75,7 @@ class SegmentFile:
             if durable:
                 os.fsync(self._fd)
                 fsync_folder(folder)
-        except OSError:
+        except BaseException:
             self.close()
             self.path.unlink(missing_ok=True)
             raise
@@ -86,14 +86,14 @@ class SegmentFile:
         return Chain(self._header.identity, self.next_seq, self._previous)
 
     def append(self, plaintext: bytes) -> Written:
-        """Write one frame. On OSError the file is as before; the frame's nonce isn't used
-        again."""
+        """Write one frame. Whatever is raised (OSError; a cipher's library may panic), the file is as before, and the
+        frame's nonce isn't used again."""
         seq = self.next_seq
-        ciphertext = self._key.seal(self._attempt, seq, plaintext, frame_aad(self._header, seq, self._previous))
         try:
+            ciphertext = self._key.seal(self._attempt, seq, plaintext, frame_aad(self._header, seq, self._previous))
             head = FRAME.pack(len(ciphertext), self._attempt, seq)
             self._write([head, ciphertext])
-        except OSError:
+        except BaseException:
             self._attempt += 1
             self._take_back()
             raise

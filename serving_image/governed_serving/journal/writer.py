@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from governed_serving.containment import contained
 from governed_serving.crypto import CryptoError, SegmentCipher
 from governed_serving.journal.acknowledged import MarkFile
 from governed_serving.journal.errors import (
@@ -241,9 +242,13 @@ class Journal:
             return self._found
 
     def _look(self) -> None:
-        self._found = self._probe()
-        self._probe_at = self._clock() + PROBE_SECONDS
-        self._probing = None
+        try:
+            self._found = contained(self._probe)
+        except Exception as error:  # whatever it is: the next look must be done
+            self._found = f"the journal can't be looked at ({type(error).__name__}: {error})"
+        finally:
+            self._probe_at = self._clock() + PROBE_SECONDS
+            self._probing = None
 
     def _probe(self) -> str:
         most = self._max_bytes - max(_PROBE_BYTES, self._wanted)
@@ -414,13 +419,13 @@ class Journal:
         if not self._fsync or segment is None:
             return outcomes
         try:
-            segment.sync()
+            contained(segment.sync)
             self._stats.syncs += 1
-        except OSError as error:
+        except Exception as error:
             # After a failed fsync the kernel may have dropped the pages: go on in a new file, answer for none of these.
             if segment is self._segment:
                 self._leave_segment()
-            trouble = self._trouble(error)
+            trouble = self._trouble(error) if isinstance(error, OSError) else self._leave_broken(error)
             return [(item, trouble if isinstance(outcome, Ack) else outcome) for item, outcome in outcomes]
         return outcomes
 
@@ -455,13 +460,15 @@ class Journal:
     def _write_one(self, record: Record) -> Outcome:
         """Write a frame; what is wrong with one record keeps no other from being written."""
         try:
-            plaintext = encode_frame(record)
+            plaintext = contained(encode_frame, record)
         except Exception as error:  # whatever a caller's record makes of the encoder
             return RecordRefused(f"the record can't be encoded: {error}")
         try:
-            return Ack(self.stream, *self._write(plaintext))
+            return Ack(self.stream, *contained(self._write, plaintext))
         except JournalError as error:
             return error
+        except Exception as error:  # a bug, a cipher's library that panics: what is half written is left behind
+            return self._leave_broken(error)
 
     def _write(self, plaintext: bytes) -> Written:
         """Append a frame, rolling to a new segment when due; raises JournalFull or JournalError."""
@@ -506,6 +513,12 @@ class Journal:
         if error.errno in _NO_ROOM:
             return JournalFull(f"journal volume of {self.folder}: {error.strerror}; free space or enlarge it")
         return JournalError(f"journal volume of {self.folder}: can't be written ({error.strerror})")
+
+    def _leave_broken(self, error: Exception) -> JournalError:
+        """Of what nobody expected, such as a cipher's library that panics."""
+        if self._segment is not None and self._segment.broken:
+            self._leave_segment()
+        return JournalError(f"journal stream {self.stream}: can't be written ({type(error).__name__}: {error})")
 
     def _leave_segment(self) -> None:
         segment, self._segment = self._segment, None

@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from governed_api.runtime import BEFORE_HEADER
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.crypto import KeyDestroyed, KeysetChanged
@@ -215,9 +216,12 @@ def test_a_backup_comes_in_pieces_and_one_that_breaks_off_says_so() -> None:
     archive = Archive(ok(b"x" * 3_000_000))
     pieces = list(archive.client().backup())
     assert (b"".join(pieces), archive.asked[0].url.path) == (b"x" * 3_000_000, "/v1/backup")
+    assert archive.asked[0].method == "GET"
     assert max(map(len, pieces)) == 1 << 20
     with pytest.raises(Refused, match="no reader"):
         list(Archive(ok({"error": "no reader"}, 403)).client().backup())
+    with pytest.raises(Refused, match="no reader"):
+        list(Archive(httpx.Response(403, content=iter([b'{"error":', b'"no reader"}']))).client().backup())
 
     def broken(_: httpx.Request) -> httpx.Response:
         raise httpx.ReadError("reset")
@@ -241,7 +245,132 @@ def test_what_is_looked_for_is_named_and_nothing_else() -> None:
     client = archive.client()
     assert client.find(id="req-7") == []
     client.find(type="verdict", model="other", limit=3)
+    assert {(request.method, request.url.path) for request in archive.asked} == {("GET", "/v1/ledger/find")}
     queries = [dict(request.url.params) for request in archive.asked]
     assert queries == [
         {"model": "credit", "id": "req-7", "limit": "100"}, {"model": "other", "type": "verdict", "limit": "3"}
     ]  # fmt: skip
+
+
+def test_a_batch_says_what_it_is_and_learns_where_it_lies() -> None:
+    archive = Archive(ok({"first_index": 30, "size": 35, "ranges": [[30, 1], [33, 2]]}))
+    answer = archive.client().append_batch("s", 4, [b"{}"])
+    assert (answer.first_index, answer.size, answer.ranges) == (30, 35, [(30, 1), (33, 2)])
+    assert archive.asked[0].headers["content-type"] == "application/msgpack"
+    assert msgspec.msgpack.decode(archive.asked[0].content) == {"stream": "s", "first_seq": 4, "entries": [b"{}"]}
+    assert (archive.asked[0].method, archive.asked[0].url.path) == ("POST", "/v1/ledger/entries")
+
+
+@pytest.mark.parametrize(
+    ("named", "query"),
+    [({}, ""), ({"entry": 0}, "entry=0"), ({"entry": 7}, "entry=7"), ({"ref": "a", "entry": 7}, "ref=a")],
+)
+def test_a_blob_is_asked_for_by_what_names_it(named: dict[str, Any], query: str) -> None:
+    archive = Archive(ok(b"sealed"))
+    assert archive.client().get_blob(DIGEST, **named) == b"sealed"
+    assert archive.asked[0].url.query.decode() == query
+
+
+@pytest.mark.parametrize(("model", "header"), [("credit", "credit"), ("", None)])
+def test_whose_call_it_is_goes_along(model: str, header: str | None) -> None:
+    archive = Archive(ok(b"note"))
+    archive.client(model).checkpoint()
+    assert archive.asked[0].headers.get("x-governed-model") == header
+    assert archive.asked[0].extensions["timeout"] == {"connect": 30.0, "read": 30.0, "write": 30.0, "pool": 30.0}
+
+
+def test_a_backup_may_be_silent_for_ten_minutes() -> None:
+    archive = Archive(ok(b"x"))
+    list(archive.client().backup())
+    assert archive.asked[0].extensions["timeout"] == {"connect": 30.0, "read": 600.0, "write": 30.0, "pool": 30.0}
+
+
+def test_nobody_s_proxy_sees_what_goes_to_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    with ArchiveClient("http://archive", "t") as client:
+        assert client._http._mounts == {}
+        assert "x-governed-model" not in client._http.headers
+        assert client.patience == 30.0
+    assert client._http.is_closed
+
+
+@pytest.mark.parametrize("awaits", [True, False])
+def test_a_token_that_is_not_known_yet_is_tried_again_by_whoever_awaits_it(awaits: bool) -> None:
+    waits: list[float] = []
+    archive = Archive(ok({"error": "whose is it?"}, 401), ok(b"note"))
+    client = ArchiveClient(
+        "http://archive", "t", transport=httpx.MockTransport(archive), awaits_token=awaits, sleep=waits.append,
+        clock=lambda: 0.0,
+    )  # fmt: skip
+    if awaits:
+        assert client.checkpoint() == "note"
+    else:
+        with pytest.raises(Refused, match="whose is it"):
+            client.checkpoint()
+    assert (len(waits), len(archive.asked)) == ((1, 2) if awaits else (0, 1))
+
+
+def test_an_archive_that_goes_on_failing_is_quoted() -> None:
+    archive = Archive(ok({"error": "the volume is full"}, 503))
+    with pytest.raises(Unreachable, match="doesn't answer GET /v1/ledger/key: 503 the volume is full"):
+        archive.client().vkey()
+
+
+def test_of_a_refusal_in_no_form_two_hundred_characters_are_told() -> None:
+    with pytest.raises(Refused) as caught:
+        Archive(ok(b"x" * 300, 403)).client().checkpoint()
+    assert str(caught.value) == "x" * 200
+
+
+def listed(*indices: int, rest: object = None) -> httpx.Response:
+    """A page of a list; ``rest``: what the header says of entries before it."""
+    headers = {} if rest is None else {BEFORE_HEADER: str(rest)}
+    return ok([{"index": i, "entry": {"type": "review"}} for i in indices], **headers)
+
+
+def test_a_list_comes_page_by_page_from_its_end() -> None:
+    archive = Archive(listed(8, 9, rest=8), listed(5, 7, rest=5), listed(0, 2))
+    entries = archive.client().find_all(type="review", id="r")
+    assert [entry.index for entry in entries] == [0, 2, 5, 7, 8, 9]
+    assert entries[0].fields() == {"type": "review"}
+    queries = [dict(request.url.params) for request in archive.asked]
+    first = {"model": "credit", "id": "r", "type": "review", "limit": "1000"}
+    assert queries == [first, first | {"before": "8"}, first | {"before": "5"}]
+
+
+@pytest.mark.parametrize(
+    ("after", "indices", "pages"),
+    [(6, [7, 8, 9], 2), (7, [8, 9], 1), (8, [9], 1), (9, [], 1), (4, [5, 7, 8, 9], 2), (3, [5, 7, 8, 9], 3)],
+)
+def test_a_list_ends_where_it_is_asked_to(after: int, indices: list[int], pages: int) -> None:
+    archive = Archive(listed(8, 9, rest=8), listed(5, 7, rest=5), listed(0, 2))
+    assert [entry.index for entry in archive.client().find_all(after=after)] == indices
+    assert dict(archive.asked[0].url.params) == {"model": "credit", "limit": "1000"}, "of any id and type"
+    assert len(archive.asked) == pages
+
+
+@pytest.mark.parametrize("rest", [8, 9])
+def test_a_list_that_goes_on_where_it_was_is_refused(rest: int) -> None:
+    archive = Archive(listed(8, 9, rest=8), listed(8, 9, rest=rest))
+    with pytest.raises(Unverified, match=f"goes on before entry {rest}, which was listed already"):
+        archive.client().find_all(type="review")
+
+
+@pytest.mark.parametrize("rest", ["0", "soon", "-3", "", None])
+def test_a_list_without_a_rest_is_whole(rest: str | None) -> None:
+    archive = Archive(listed(8, 9, rest=rest))
+    assert [entry.index for entry in archive.client().find_all()] == [8, 9]
+    assert len(archive.asked) == 1
+
+
+def test_both_times_are_said_each_by_its_name() -> None:
+    archive = Archive(ok({"payloads": 60}), ok(), ok(status=404), ok())
+    archive.client().say_times(payloads=90, keys=30)
+    said = [(r.url.path, r.content) for r in archive.asked if r.method == "PUT"]
+    assert said == [("/v1/refs/credit/retention", b'{"payloads":90}'), ("/v1/refs/credit/rotation", b'{"keys":30}')]
+
+
+def test_a_replacement_that_is_there_is_asked_for_once() -> None:
+    archive = Archive(ok())
+    archive.client().keysets().replace("data", b"old", b"doc")
+    assert [r.method for r in archive.asked] == ["PUT"]

@@ -257,7 +257,7 @@ def test_a_loss_is_accepted_in_a_cluster_by_the_code_that_its_refusal_names(
     (tmp_path / "token").write_text("t")
     monkeypatch.setattr(serve, "ReportWriter", quick)
     root = tmp_path / "archive"
-    settings = serve.Settings(
+    settings = serve.ArchiveSettings(
         namespace="default",
         port=0,
         public_port=0,

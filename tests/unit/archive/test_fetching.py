@@ -3,7 +3,8 @@ why."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,64 @@ def test_a_model_of_its_own_comes_from_its_place(fetching: Fetching, monkeypatch
     with pytest.raises(Unverified, match="leaves the volume of claim claim"):
         fetch()
     assert source_path("pvc://claim/m.onnx", fetching.folder) == fetching.folder.resolve() / "m.onnx"
+
+
+def weights(fetching: Fetching, monkeypatch: pytest.MonkeyPatch, uri: str, digest: str) -> None:
+    """A foreign runtime's, on a volume that holds ``chat/`` with two files."""
+    place = fetching.folder / "chat"
+    place.mkdir()
+    (place / "a.gguf").write_bytes(b"weights" * 1000)
+    (place / "b.json").write_bytes(b"{}")
+    model = {"modelFormat": {"name": "runtime"}, "runtime": {"image": "x"}, "storageUri": uri, "digest": digest}
+    made = ResolvedModel.model_validate({"name": "credit", "namespace": "n", "spec": {"predictor": {"model": model}}})
+    (fetching.folder / "spec.json").write_bytes(made.dump())
+    monkeypatch.setenv(runtime.SOURCE_DIR, str(fetching.folder))
+
+
+def test_a_runtimes_weights_are_verified_and_stay_where_they_are(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = hashlib.sha256(b"weights" * 1000).hexdigest(), hashlib.sha256(b"{}").hexdigest()
+    digest = sha256(f"{one} 7000 a.gguf\n{other} 2 b.json\n".encode())
+    weights(fetching, monkeypatch, "pvc://models/chat", digest)
+    assert fetch() == f"2 files of pvc://models/chat, 0 MiB ({digest}), are verified"
+    assert not fetching.target.exists()
+
+
+@pytest.mark.parametrize("uri", ["pvc://models/chat", "pvc://models/chat/a.gguf"])
+def test_one_changed_byte_of_a_runtimes_weights_starts_nothing(
+    uri: str, fetching: Fetching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = hashlib.sha256(b"weights" * 1000).hexdigest(), hashlib.sha256(b"{}").hexdigest()
+    folder = sha256(f"{one} 7000 a.gguf\n{other} 2 b.json\n".encode())
+    weights(fetching, monkeypatch, uri, f"sha256:{one}" if uri.endswith("gguf") else folder)
+    assert main(["fetch"]) == 0
+    content = bytearray((fetching.folder / "chat" / "a.gguf").read_bytes())
+    content[3500] ^= 1
+    (fetching.folder / "chat" / "a.gguf").write_bytes(content)
+    assert main(["fetch"]) == runtime.EXIT_REFUSED
+    told = fetching.told()
+    assert (told["ready"], told["verified"]) == (False, False)
+    assert f"{uri}: expected digest" in told["message"]
+    assert "a.gguf" in told["message"]
+    assert "the runtime doesn't start" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda place: (place / "link").symlink_to("/etc/passwd"), "link: expected a regular file in its folder"),
+        (lambda place: (place / "m.bin").write_bytes(b"\x80\x04cos\nsystem\n."), "pickle"),
+        (lambda place: os.mkfifo(place / "pipe"), "pipe: expected a regular file"),
+    ],
+)
+def test_what_no_digest_can_vouch_for_is_no_weights(
+    spoil: Callable[[Path], object], words: str, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights(fetching, monkeypatch, "pvc://models/chat", f"sha256:{'0' * 64}")
+    spoil(fetching.folder / "chat")
+    with pytest.raises(MalformedArtefact, match=words):
+        fetch()
 
 
 # -- models from elsewhere ---------------------------------------------------------------------------------------------

@@ -21,8 +21,10 @@ from governed_serving.archive.verify.beside import ShippedTo
 from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.inspection import Asked, Inspection, inspect_folder
 from governed_serving.archive.verify.opening import beside_workdir
+from governed_serving.archive.verify.truth import Truth
 from governed_serving.auditor.service.shipping import Progress
 from governed_serving.crypto import DirectoryStore, Keyring, load_kek
+from governed_serving.journal import cursor_text, written_twice
 from governed_serving.journal.format import FRAME, parse_segment
 from support.work_folder import MODEL, POD, WorkFolder, made
 
@@ -105,6 +107,23 @@ def _edited(name: str, before: bytes, after: bytes) -> Callable[[WorkFolder, Wor
     return act
 
 
+def _report(change: Callable[[dict[str, Any]], object], name: str = MODEL) -> Callable[[WorkFolder, WorkFolder], None]:
+    """As its writer writes it, with another content."""
+
+    def act(work: WorkFolder, _: WorkFolder) -> None:
+        path = work.root / "reports" / f"{name}.json"
+        document = json.loads(path.read_bytes())
+        change(document)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False))
+
+    return act
+
+
+def _under_way(phase: str, **fields: object) -> Callable[[WorkFolder, WorkFolder], None]:
+    """Another training reports, whose entries aren't in the ledger yet."""
+    return _report(lambda document: document["status"]["trainer"].update(phase=phase, **fields))
+
+
 def _flipped(name: str, at: int) -> Callable[[WorkFolder, WorkFolder], None]:
     def act(work: WorkFolder, _: WorkFolder) -> None:
         path = work.root / name
@@ -127,6 +146,20 @@ def _longer(name: str, data: bytes) -> Callable[[WorkFolder, WorkFolder], None]:
     def act(work: WorkFolder, _: WorkFolder) -> None:
         path = work.root / name
         path.write_bytes(path.read_bytes() + data)
+
+    return act
+
+
+def _cursor_text(
+    change: Callable[[bytes], bytes], twice: Callable[[bytes], bytes] = written_twice
+) -> Callable[[WorkFolder, WorkFolder], None]:
+    """As its writer writes it, with another text."""
+
+    def act(work: WorkFolder, _: WorkFolder) -> None:
+        path = work.spool / "cursors" / f"shipped-server-{POD}"
+        text, _ = cursor_text(path.read_bytes())
+        assert change(text) != text
+        path.write_bytes(twice(change(text)))
 
     return act
 
@@ -173,9 +206,10 @@ TAMPERED = {
         _rolled_back(A, "reports"),
         "the ledger's tail was cut",
     ),
-    "cursor with spaces": (
-        _edited(f"{SPOOL}/cursors/shipped-server-{POD}", b',"frame"', b', "frame"'),
-        "it was edited",
+    "cursor with spaces": (_cursor_text(lambda text: text.replace(b',"frame"', b', "frame"')), "it was edited"),
+    "one copy of a cursor edited": (
+        _edited(f"{SPOOL}/cursors/shipped-server-{POD}", b',"frame":', b',"frame":1'),
+        "was damaged in one of its two copies",
     ),
     "cached keyset changed": (_flipped(f"{SPOOL}/keyset-cache/journal.json", 120), "keyset-cache/journal.json"),
     "verdict edited": (_edited(f"reports/{MODEL}.json", b'"verdict": "Fail"', b'"verdict": "Pass"'), "auditor"),
@@ -215,6 +249,14 @@ INCOMPLETE = {
         _longer(f"{A}/ledger/log/{0:020d}.seg", b"torn"),
         "4 bytes behind its last whole frame",
     ),
+    "audit of data of a training under way": (
+        _under_way("Running", dataAudit={"sex": {}}),
+        "trainer.dataAudit: is of a training that is Running",
+    ),
+    "audit of data of a training that was killed": (
+        _under_way("Failed", dataAudit={"sex": {}}),
+        "trainer.dataAudit: is of a training that is Failed",
+    ),
     "replacement begun": (
         _written(f"{A}/states/{MODEL}/.counts.{'ab' * 32}", b"GMSEAL1\nx"),
         "replacement that was begun",
@@ -239,7 +281,7 @@ NOTED = {
         ".acknowledged: is over the frames below 260",
     ),
     "cursor of an older version": (
-        _edited(f"{SPOOL}/cursors/shipped-server-{POD}", b',"dead_letters":0', b""),
+        _cursor_text(lambda text: text.replace(b',"dead_letters":0', b""), twice=lambda text: text),
         "has no dead_letters: an older version wrote it",
     ),
     "older report": (_rolled_back(f"reports/{MODEL}.json"), "is a later verdict"),
@@ -259,18 +301,6 @@ def test_what_a_kill_also_leaves_is_said(work: WorkFolder, older: WorkFolder, ca
     assert found.status == "verified", said(found)
     assert any(expected in str(one) for one in found.beyond), said(found)
     as_kept(case, found)
-
-
-def _report(change: Callable[[dict[str, Any]], object], name: str = MODEL) -> Callable[[WorkFolder, WorkFolder], None]:
-    """As its writer writes it, with another content."""
-
-    def act(work: WorkFolder, _: WorkFolder) -> None:
-        path = work.root / "reports" / f"{name}.json"
-        document = json.loads(path.read_bytes())
-        change(document)
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False))
-
-    return act
 
 
 def _status(**sections: object) -> Callable[[WorkFolder, WorkFolder], None]:
@@ -298,7 +328,8 @@ def _pods(parts: object) -> Callable[[WorkFolder, WorkFolder], None]:
 def _cursor(**fields: object) -> Callable[[WorkFolder, WorkFolder], None]:
     def act(work: WorkFolder, _: WorkFolder) -> None:
         path = work.spool / "cursors" / f"shipped-server-{POD}"
-        path.write_bytes(msgspec.json.encode({**json.loads(path.read_bytes()), **fields}))
+        text, _ = cursor_text(path.read_bytes())
+        path.write_bytes(written_twice(msgspec.json.encode({**json.loads(text), **fields})))
 
     return act
 
@@ -507,6 +538,9 @@ WORDS: dict[str, Callable[[WorkFolder, WorkFolder], None]] = {
     "report with a section more": _status(unknown={"a": 1}),
     "report with a section of another form": _status(observedGeneration="x", trainer=3),
     "trainer without gates": _report(lambda document: document["status"]["trainer"].pop("gates")),
+    "training metrics edited while another runs": _all(
+        _under_way("Running"), _report(lambda document: document["status"]["trainer"]["metrics"].update(auc=1))
+    ),
     "training metrics edited": _report(lambda document: document["status"]["trainer"]["metrics"].update(auc=1)),
     "report of another model": _copied("reports/other.json", f"reports/{MODEL}.json"),
     "report that holds no status": _written(f"reports/{MODEL}.json", b'{\n "status": 3\n}'),
@@ -564,6 +598,21 @@ def test_what_a_running_archive_is_about_to_do_is_no_tampering(
         as_kept(f"while running: {case or 'nothing changed'}", inspect(work).findings)
     finally:
         os.close(handle)
+
+
+def test_what_is_shipped_while_the_ledger_is_read_is_no_tampering(
+    work: WorkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cursors and marks are only behind what is read after them."""
+    ahead, read = _cursor(frame=10**6, number=10**6), Truth.take
+
+    def take(self: Truth, first: int, batch: Batch) -> None:
+        read(self, first, batch)
+        ahead(work, work)
+
+    monkeypatch.setattr(Truth, "take", take)
+    assert inspect(work).findings.status == "verified"
+    assert "tail was cut" in said(inspect(work).findings), "the same cursor, there from the start"
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,40 @@ def test_a_file_that_no_copy_has_is_not_written(place: Site, tmp_path: Path, whe
         place.recover(tmp_path / "other")
 
 
+def test_a_list_that_is_none_and_a_file_that_comes_twice_are_refused(place: Site, tmp_path: Path) -> None:
+    filled(place, 5)
+    found = newest(place.volume)
+    assert found is not None
+    path = manifest.manifest_name(found.number)
+
+    def forged(data: bytes, times: int = 1) -> None:
+        address = hashlib.sha256(data).hexdigest()
+        place.volume.put_in(f"{address[:2]}/{address}", data)
+        lists = [*found.lists, *[address] * times]
+        place.volume.put_in(path, msgspec.json.encode(msgspec.structs.replace(found, lists=lists)))
+
+    forged(b'{"files": 7}')
+    with pytest.raises(Unverified, match=r"\(a list of files\): Expected `array`, got `int`"):
+        place.recover(tmp_path / "other")
+    twice = place.volume.content(f"{found.lists[0][:2]}/{found.lists[0]}")
+    forged(twice)
+    with pytest.raises(Unverified, match="comes twice in what was stored: it was put together"):
+        place.recover(tmp_path / "other")
+
+
+def test_an_object_that_goes_as_it_is_fetched_is_named(
+    place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(place, 5)
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError("gone")
+
+    monkeypatch.setattr(place.volume, "fetch", gone)
+    with pytest.raises(Unverified, match=r"it is missing; put the bucket's earlier version of it back, or restore a"):
+        place.recover(tmp_path / "other")
+
+
 def test_another_log_under_the_place_is_neither_taken_nor_overwritten(place: Site, tmp_path: Path) -> None:
     filled(place, 20)
     before = place.volume.copied()
@@ -399,6 +433,73 @@ def test_what_is_taken_away_there_is_put_there_again(place: Site, tmp_path: Path
         made.round()
         assert set(place.volume.addresses()) == there
     assert place.recover(tmp_path / "other").size == made.size
+
+
+LISTS: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda _: None,
+    "no list": lambda _: b"{",
+    "an empty list": lambda _: msgspec.json.encode(manifest.FileList([])),
+    "too large": lambda data: data + b" " * 2000,
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_that_was_damaged_there_is_written_anew(
+    name: str, place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(place)
+    found = newest(place.volume)
+    assert found is not None
+    address = found.lists[0]
+    path = f"{address[:2]}/{address}"
+    whole = place.volume.content(path)
+    monkeypatch.setattr(mirror, "PIECE_BYTES", 2000)
+    place.volume.take(path)
+    if (data := LISTS[name](whole)) is not None:
+        place.volume.put_in(path, data)
+    with closing(place.archive()) as archive:
+        made = place.mirror(archive)
+        made.round()
+        assert place.volume.content(path) == whole
+        told = place.volume.copied()
+        made.round()
+        assert place.volume.copied() == told, "once"
+    assert place.recover(tmp_path / "other").size == made.size
+
+
+def test_a_storage_that_is_away_as_lists_are_read_is_asked_again(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(place)
+
+    def away(*_: object) -> bytes:
+        raise Busy("no answer")
+
+    with closing(place.archive()) as archive:
+        made, read = place.mirror(archive), place.volume.read
+        monkeypatch.setattr(place.volume, "read", lambda name, most: read(name, most) if "manifest" in name else away())
+        with pytest.raises(Busy, match="no answer"):
+            made.round()
+        monkeypatch.undo()
+        made.round()
+        assert made.size == archive.ledger.size
+
+
+def test_a_copy_is_of_what_was_signed_or_is_made_later(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(place.archive()) as archive:
+        with_key(archive)
+        archive.appender.submit(batch(0, 20)).result(10)
+        made = place.mirror(archive)
+        ((name, end),) = archive.ledger.extent(archive.ledger.size)
+        with pytest.raises(OSError, match=rf"{name}: expected {end + 9} bytes, found {end}"):
+            made._pieces(name, end + 9)
+        changed = mirror.Stored("keysets/credit/journal.keyset.json", 1, "ab" * 32)
+        with pytest.raises(Busy, match=r"keysets/credit/journal.keyset.json was replaced while it was copied"):
+            made._put_missing({changed.sha256}, {}, [changed], {})
+        monkeypatch.setattr(place.volume, "create", lambda *_: True)
+        with pytest.raises(Busy, match="was taken and isn't there: whatever answers isn't that storage"):
+            made.round()
+        monkeypatch.undo()
+        made.round()
+        assert made.size == archive.ledger.size
 
 
 def test_an_erased_person_s_key_doesn_t_stay_there(place: Site, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_entries_are_found_by_id_by_type_by_both_and_by_model(tmp_path: Path) ->
         assert indices(ledger, "other", "", "verdict") == [4]
         assert indices(ledger, "nobody") == indices(ledger, "nobody", "s/1") == []
         (one,) = ledger.find("other", "s/1")
-        assert one == module.Found(5, leaf("s/1", "prediction", "other"))
+        assert one == module.FoundEntry(5, leaf("s/1", "prediction", "other"))
         ledger._snapshot()  # once from memory, once from the disk
 
 

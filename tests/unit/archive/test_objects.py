@@ -239,7 +239,7 @@ def test_an_archive_remembers_where_its_blobs_are(tmp_path: Path, bucket: Any) -
         settle_place(tmp_path, None)
     with pytest.raises(ArchiveError, match="copy all objects there"):
         settle_place(tmp_path, MemoryBucket("s3://ledgers/other"))  # type: ignore[arg-type]
-    assert "moved.example" in (tmp_path / OBJECTS).read_text()
+    assert "moved.example" in (tmp_path / "objects").read_text(), "where archives of before have it"
 
 
 class Bed(test_app.Bed):

@@ -300,6 +300,26 @@ def test_after_an_outage_it_catches_up(bed: Bed) -> None:
     assert bed.retention.sweep({"m": DAY}, NOW + 2 * DAY + 7800, pace) == 1
 
 
+def test_between_two_looks_too_it_is_known_how_far_a_clock_ran_ahead() -> None:
+    pace = Pace(passing := Passing())
+    pace.moment(NOW, NOW)
+    passing.seconds += 100
+    assert pace.lag(NOW + 10 * DAY) == pytest.approx(10 * DAY - 24 * 100), "asked first after it had jumped"
+    passing.seconds += 3600
+    assert pace.lag(NOW + 10 * DAY + 3600) == pytest.approx(10 * DAY + 3600 - 24 * 3700)
+    passing.seconds += 20 * 3600
+    assert pace.lag(NOW + 10 * DAY + 21 * 3600) == 0, "the moment may have caught up"
+
+
+def test_a_clock_that_jumps_once_it_was_asked_stays_ahead_until_it_is_set() -> None:
+    pace, began = Pace(passing := Passing()), NOW - passing()
+    assert pace.lag(NOW) == 0
+    for hours in (1, 1000):
+        passing.seconds += hours * 3600
+        assert pace.lag(began + passing() + DAY) == DAY
+    assert (pace.lag(began + passing()), pace.lag(NOW)) == (0, 0)
+
+
 def test_a_quiet_archive_is_not_behind_after_a_restart(bed: Bed) -> None:
     bed.add(entry(1, 5))
     pace = Pace(passing := Passing())
@@ -327,6 +347,12 @@ def test_a_dead_letter_that_claims_the_far_future_goes_in_time(bed: Bed) -> None
     assert bed.sweep(NOW + 9, m=10.0) == 0
     assert bed.sweep(NOW + 11, m=10.0) == 1
     assert bed.blobs == {address(2)}, "that one's clock was within the bound"
+
+
+def test_a_dead_letter_that_nothing_came_before_is_as_old_as_it_says(bed: Bed) -> None:
+    bed.add(entry(1, 20, type="deadLetter"), entry(2, 0, type="deadLetter"))
+    assert bed.sweep(NOW + 1, m=10.0) == 1
+    assert bed.blobs == {address(2)}
 
 
 def test_a_letter_of_the_far_future_was_not_deleted_too_early() -> None:

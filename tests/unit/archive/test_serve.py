@@ -19,8 +19,9 @@ from governed_api import runtime
 from governed_api.lifetimes import Lifetimes
 from governed_api.routes import CHECKPOINT, FIND, READY_PATH
 from governed_serving.archive import serve
-from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged
 from governed_serving.archive.ledger.note import Checkpoint
+from governed_serving.archive.mirror.manifest import RECOVERED
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.objects import Place
 from governed_serving.archive.tokens import OLDER_SECONDS
@@ -107,17 +108,17 @@ def variables(folder: Path, **further: str) -> dict[str, str]:
 
 
 def test_settings_have_defaults_and_are_read(tmp_path: Path) -> None:
-    found = serve.Settings.from_environment(variables(tmp_path))
+    found = serve.ArchiveSettings.from_environment(variables(tmp_path))
     assert (found.namespace, found.port, found.public_port, found.report) == ("default", 8090, 0, "")
     assert (found.folder, found.root, found.bucket) == (tmp_path / "archive", b"r" * 32, None)
     given = {runtime.NAMESPACE: "banks", runtime.HTTP_PORT: "8123", runtime.LEDGER_PORT: "8091", runtime.REPORT: "x"}
-    found = serve.Settings.from_environment(variables(tmp_path, **given))
+    found = serve.ArchiveSettings.from_environment(variables(tmp_path, **given))
     assert (found.namespace, found.port, found.public_port, found.report) == ("banks", 8123, 8091, "x")
 
 
 def asked(folder: Path, url: str) -> dict[str, str]:
     """What the report at ``url`` tells an archive before it opens its ledger."""
-    return serve._told(serve.Settings.from_environment(variables(folder, **{runtime.REPORT: url})))
+    return serve._told(serve.ArchiveSettings.from_environment(variables(folder, **{runtime.REPORT: url})))
 
 
 @pytest.mark.parametrize("section", [{}, {"checkpoint": ""}, {"checkpoint": 7}, {"size": 3}])
@@ -135,6 +136,48 @@ def test_a_checkpoint_of_the_report_is_told_and_its_absence_stops_nothing(tmp_pa
     assert (level, "isn't held against it" in message, fields["error"][:16]) == ("warning", True, "report not read:")
 
 
+def test_a_ledger_that_was_just_recovered_needs_the_report_to_be_held_against(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / RECOVERED).touch()
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(
+        ArchiveError, match=r"came from object storage, and the checkpoint .* couldn't be read: .*; start"
+    ):
+        asked(tmp_path, f"file://{tmp_path}/report.json")
+    assert asked(tmp_path, report(tmp_path, checkpoint="a note")) == {"GovernanceReport": "a note"}
+
+
+@pytest.mark.parametrize(
+    ("accept_loss", "reported"), [(True, True), (False, False)], ids=["by the command", "without a report"]
+)
+def test_a_loss_is_refused_in_its_own_words_where_no_annotation_could_accept_it(
+    accept_loss: bool, reported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bool] = []
+
+    def damaged(*_: object, accept_loss: bool, **__: object) -> Archive:
+        opened.append(accept_loss)
+        raise LedgerDamaged("entries 3 to 5 are missing", index=3)
+
+    monkeypatch.setattr(serve, "Archive", damaged)
+    given = {runtime.REPORT: report(tmp_path)} if reported else {}
+    settings = serve.ArchiveSettings.from_environment(variables(tmp_path, **given))
+    with pytest.raises(LedgerDamaged, match=r"^entries 3 to 5 are missing$"):
+        serve._opened(settings, {}, accept_loss=accept_loss)
+    assert opened == [accept_loss]
+
+
+def test_a_ledger_is_copied_where_its_place_says_so(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve._copying(archive, accept_loss=False) is None
+    made: list[bool] = []
+    monkeypatch.setattr(serve, "Mirror", lambda *_, accept_loss: made.append(accept_loss))
+    for query, copied in {"volume": False, "behind": True, "stored": True}.items():
+        place = Place.parse(f"s3://ledgers?ledger={query}")
+        monkeypatch.setattr(archive.blobs, "bucket", SimpleNamespace(place=place))
+        assert (serve._copying(archive, accept_loss=copied) is not None) is copied
+    assert made == [True, True]
+
+
 def test_whether_a_loss_is_accepted_is_a_no_where_it_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
@@ -149,7 +192,7 @@ def test_whether_a_loss_is_accepted_is_a_no_where_it_cannot_be_read(
 def test_older_tokens_are_taken_for_a_week_and_the_log_says_until_when(
     tmp_path: Path, logged: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = serve.Settings.from_environment(variables(tmp_path))
+    settings = serve.ArchiveSettings.from_environment(variables(tmp_path))
     settings.folder.mkdir()
     monkeypatch.setattr(serve.time, "time", lambda: 1_767_225_600.0)
     assert serve._tokens(settings).older_until == 1_767_225_600 + OLDER_SECONDS
@@ -203,13 +246,30 @@ def test_the_reports_section_is_the_checkpoint_and_what_is_wrong(archive: Archiv
     note = archive.ledger.checkpoint()
     root = base64.b64encode(Checkpoint.unverified(note).root).decode()
     nothing_wrong = dict.fromkeys(("message", "cosigned", "lagging", "contradiction", "unstored"))
-    assert values == {"size": 3, "checkpoint": note, "rootHash": root, **nothing_wrong, "verdicts": []}
+    assert values == {
+        "size": 3,
+        "checkpoint": note,
+        "rootHash": root,
+        **nothing_wrong,
+        "verdicts": [],
+        "verdictsLeftOut": None,
+    }
     archive.ledger.faults.update({0: "one fault", 256: "another"})
     assert serve._values(archive, None)["message"] == "one fault; another"
     archive.ledger.faults[512] = "f" * 2000
     archive.witnessed.contradiction = "c" * 2000
     values = serve._values(archive, None)
     assert [len(str(values[name])) for name in ("message", "contradiction")] == [1000, 1000], "a report stays small"
+
+
+def test_of_a_ledger_that_nobody_may_see_yet_the_report_says_why(archive: Archive) -> None:
+    def away() -> str:
+        raise Busy("no checkpoint is shown before it is stored")
+
+    archive.show = away
+    assert serve._values(archive, None) == {"unstored": None}
+    copying: Any = SimpleNamespace(problem="p" * 2000)
+    assert serve._values(archive, copying) == {"unstored": "p" * 1000}
 
 
 def test_the_report_is_told_once_and_again_when_something_changes(
@@ -460,8 +520,8 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, monkeypatch: pytest.
     further = {runtime.HTTP_PORT: str(port), runtime.LEDGER_PORT: str(public), runtime.REPORT: report(tmp_path)}
     for name, value in variables(tmp_path, **further).items():
         monkeypatch.setenv(name, value)
-    settings = serve.Settings.from_environment
-    monkeypatch.setattr(serve.Settings, "from_environment", lambda: settings(os.environ))
+    settings = serve.ArchiveSettings.from_environment
+    monkeypatch.setattr(serve.ArchiveSettings, "from_environment", lambda: settings(os.environ))
 
     async def life() -> list[int]:
         served = asyncio.create_task(serve.serve("127.0.0.1"))

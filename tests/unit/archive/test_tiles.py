@@ -8,7 +8,7 @@ import pytest
 from governed_serving.archive.errors import LedgerDamaged
 from governed_serving.archive.ledger import tiles
 from governed_serving.archive.ledger.merkle import Frontier, hash_leaf
-from governed_serving.archive.ledger.tiles import TiledTree
+from governed_serving.archive.ledger.tiles import TiledTree, tile_path
 
 LEAVES = [hash_leaf(i.to_bytes(3, "big")) for i in range(66_100)]
 NOTHING = Frontier().root()
@@ -23,6 +23,24 @@ def naive(leaves: list[bytes]) -> bytes:
 
 def written(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "path"),
+    [
+        (0, 256, "3/000"),
+        (7, 1, "3/007.p/1"),
+        (999, 256, "3/999"),
+        (1000, 256, "3/x001/000"),
+        (1_234_067, 255, "3/x001/x234/067.p/255"),
+        (999_999, 256, "3/x999/999"),
+        (1_998_000, 256, "3/x001/x998/000"),
+        (5_000_000_000, 256, "3/x005/x000/x000/000"),
+    ],
+)
+def test_a_tile_lies_where_tlog_tiles_has_it(number: int, width: int, path: str) -> None:
+    """https://c2sp.org/tlog-tiles: three digits at a time, all but the last behind an x."""
+    assert tile_path(3, number, width) == path
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 511, 512, 513])
@@ -184,6 +202,18 @@ def test_a_spoilt_tile_is_made_anew_as_it_is_read(grown: Log, names: list[str], 
     tree.sync()
     assert tree.root_hash() == naive(LEAVES)
     assert grown.mended == []
+
+
+def test_a_tile_is_made_of_those_below_it_without_reading_the_log(grown: Log) -> None:
+    tree, kept = grown.tree(), grown.leaves
+    grown.spoil("1/000")
+    grown.leaves = []
+    try:
+        assert tree.tile(1, 0) == grown.whole["1/000"]
+    finally:
+        grown.leaves = kept
+    assert grown.mended == ["1/000"]
+    grown.mended.clear()
 
 
 @pytest.mark.parametrize(

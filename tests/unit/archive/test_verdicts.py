@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from governed_api.report import RecordedVerdict
-from governed_serving.archive import serve
+from governed_serving.archive import serve, verdicts
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verdicts import REVISIONS
@@ -56,6 +56,34 @@ def test_they_are_known_after_a_start(tmp_path: Path) -> None:
         index = judge(first, verdict="Fail")
     with closing(Archive(tmp_path / "archive", KEK, "default")) as again:
         assert newest(again) == {("credit", "r1"): (index, "Fail")}
+
+
+def test_what_is_known_outlives_a_flood_of_later_entries(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "_LOOKED_AT", 8)
+    monkeypatch.setattr(verdicts, "_PAGE", 3)
+    failed = judge(archive, verdict="Fail")
+    assert newest(archive) == {("credit", "r1"): (failed, "Fail")}
+    for _ in range(20):
+        judge(archive, kind="drift", subject="drift/age", state="raised")
+    last = judge(archive, "r2", verdict="Pass")
+    assert newest(archive) == {("credit", "r1"): (failed, "Fail"), ("credit", "r2"): (last, "Pass")}
+    again = judge(archive, verdict="Pass")
+    assert newest(archive)["credit", "r1"] == (again, "Pass")
+
+
+def test_a_list_without_room_for_all_has_each_models_newest_and_says_how_many_it_leaves_out(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "MOST", 3)
+    judge(archive, model="old", verdict="Fail")
+    for revision in ("r1", "r2", "r3"):
+        judge(archive, revision, verdict="Pass")
+    assert set(newest(archive)) == {("old", "r1"), ("credit", "r3"), ("credit", "r2")}
+    assert archive.verdicts.left_out == 1
+    assert serve._verdicts(archive, EVERYTHING)["verdictsLeftOut"] == 1
+    monkeypatch.setattr(verdicts, "MOST", 4)
+    assert len(newest(archive)) == 4
+    assert serve._verdicts(archive, EVERYTHING)["verdictsLeftOut"] is None
 
 
 def test_an_alarm_beside_a_verdict_is_none(archive: Archive) -> None:
@@ -134,4 +162,4 @@ def test_a_changed_word_goes_at_once_and_what_cannot_be_read_keeps_the_rest(
         raise OSError("input/output error")
 
     monkeypatch.setattr(archive.verdicts, "newest", damaged)
-    assert {**serve._values(archive, None), "verdicts": after["verdicts"]} == after
+    assert {**serve._values(archive, None), "verdicts": after["verdicts"], "verdictsLeftOut": None} == after

@@ -129,7 +129,7 @@ def test_a_followers_own_cursor_keeps_what_it_adds(tmp_path: Path):
 def test_a_cursor_that_cant_be_read_is_named_not_guessed(tmp_path: Path, content: bytes):
     (tmp_path / "cursors").mkdir()
     (tmp_path / "cursors" / "server-a").write_bytes(content)
-    with pytest.raises(JournalDamaged, match=r"its cursor .*server-a can't be read .*; remove it to begin anew"):
+    with pytest.raises(JournalDamaged, match=r"its cursor .*server-a can't be read .*remove it to begin anew"):
         cursors(tmp_path).load("server-a", "server-a.0")
 
 

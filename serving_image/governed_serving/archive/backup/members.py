@@ -85,12 +85,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def parse(cls, data: bytes) -> "Manifest":
         """Raises BadBackup."""
         try:
-            found = decode_json(data, type=cls)
+            manifest = decode_json(data, type=cls)
         except msgspec.DecodeError as error:
             raise BadBackup(f"{MANIFEST} of the backup is damaged: {error}") from None
-        if found.format != FORMAT:
-            raise BadBackup(f"expected a {FORMAT}, found a {found.format[:40]!r}: use the version that wrote it")
-        return found
+        if manifest.format != FORMAT:
+            raise BadBackup(f"expected a {FORMAT}, found a {manifest.format[:40]!r}: use the version that wrote it")
+        return manifest
 
 
 class Member:

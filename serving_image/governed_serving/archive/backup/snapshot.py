@@ -14,6 +14,7 @@ from typing import IO
 
 import msgspec
 
+from governed_api.regular_files import read_regular
 from governed_serving.archive.backup.members import (
     CHECKPOINT,
     CHUNK,
@@ -31,7 +32,7 @@ from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.decoding import decode_with
-from governed_serving.durable import is_regular, read_regular
+from governed_serving.durable import is_regular
 from governed_serving.records import LedgerEntry, timestamp
 
 __all__ = ["Snapshot"]

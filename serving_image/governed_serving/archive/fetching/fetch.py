@@ -11,7 +11,7 @@ from governed_api.resolved import ResolvedModel
 from governed_api.storage import claim_of, file_of
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
-from governed_serving.archive.fetching.imported import packed_import
+from governed_serving.archive.fetching.imported import packed_import, verified_tree
 from governed_serving.artefact import ArtefactError, MalformedArtefact, TamperedArtefact, Untried, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
 from governed_serving.environment import PodEnvironment
@@ -70,6 +70,8 @@ def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
         if not path.exists():
             where = "correct the path" if claim_of(source) else "a relative path begins at the manifest's folder"
             raise FileNotFoundError(f"{source}: expected a file or folder at {path}, found none: {where}")
+        if resolved.spec.predictor.model.runtime is not None:
+            return _weights(path, expected, source)
         write(packed_import(path, expected, resolved, base), target)
         return f"{path.name} ({expected}) is verified and in {target}"
     digest = env.required(runtime.ARTEFACT_DIGEST, "the artefact's digest")
@@ -80,6 +82,15 @@ def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
     with ArchiveClient(url, env.token(), resolved.name, patience=120.0) as client:
         write(download(client, digest, kek_file), target, digest)
     return f"artefact {digest} is verified and in {target}"
+
+
+def _weights(path: Path, expected: str, source: str) -> str:
+    """A foreign runtime's: it reads them where they lie. Raises Unverified, MalformedArtefact."""
+    try:
+        tree = verified_tree(path, expected, source)
+    except Unverified as error:
+        raise Unverified(f"{error}: the runtime doesn't start") from None
+    return f"{len(tree.files)} files of {source}, {tree.size >> 20} MiB ({expected}), are verified"
 
 
 def download(client: ArchiveClient, digest: str, kek_file: Path) -> bytes:

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from governed_serving.archive.errors import ArchiveError, Busy, Refused
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.ledger import Appended, Ledger
+from governed_serving.containment import contained
+from governed_serving.hosting.logs import log
 
 __all__ = ["Appender"]
 
@@ -100,9 +102,11 @@ class Appender:
     def _commit(self, group: list[_Job]) -> None:
         began = time.perf_counter()
         try:
-            answers = self._ledger.append_group([batch for batch, _ in group])
-        except (OSError, ArchiveError) as error:
-            problem = Busy(f"the ledger can't be written: {error}", status=507)
+            answers = contained(self._ledger.append_group, [batch for batch, _ in group])
+        except Exception as error:  # whatever it is: who waits is told, and the thread goes on
+            if not isinstance(error, (OSError, ArchiveError)):
+                log("error", "appending failed unexpectedly", exception=error)
+            problem = Busy(f"the ledger can't be written: {error or type(error).__name__}", status=507)
             for _, future in group:
                 future.set_exception(problem)
             return
@@ -117,6 +121,8 @@ class Appender:
     def _sign(self) -> None:
         self._signed = time.monotonic()
         try:
-            self._ledger.checkpoint()
+            contained(self._ledger.checkpoint)
         except (OSError, ArchiveError):
             return  # a full disk, a damaged tree: appends go on or answer 507; one is signed once it can be
+        except Exception as error:
+            log("error", "signing a checkpoint failed unexpectedly, retrying", exception=error)

@@ -55,12 +55,12 @@ class Cosigner:
         """This key's cosignature of ``note``, the newest where there are several; None where there is none. Raises
         :class:`NoteError` for one that doesn't verify: the note is malformed then (C2SP signed-note)."""
         text, lines = split_note(note)
-        found: list[Cosignature] = []
+        cosignatures: list[Cosignature] = []
         for line in lines:
             name, blob = signature_line(line)
             if (name, blob[:4]) == (self.name, self.key_hash):
-                found.append(Cosignature(line, self._checked(text, blob)))
-        return max(found, key=lambda one: one.time, default=None)
+                cosignatures.append(Cosignature(line, self._checked(text, blob)))
+        return max(cosignatures, key=lambda one: one.time, default=None)
 
     def _checked(self, text: str, blob: bytes) -> int:
         if len(blob) != _LENGTH:

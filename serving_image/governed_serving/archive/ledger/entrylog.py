@@ -146,18 +146,18 @@ class EntryLog:
 
     def extent(self, size: int) -> list[tuple[str, int]]:
         """(file name, bytes) of the segments that hold the first ``size`` entries, up to where these end."""
-        found: list[tuple[str, int]] = []
+        files: list[tuple[str, int]] = []
         for number, first in enumerate(self._segments):
             following = self._segments[number + 1] if number + 1 < len(self._segments) else None
-            if first > size or (first == size and found):
+            if first > size or (first == size and files):
                 break
             if following is not None and following <= size:
                 end = self._path(first).stat().st_size
             else:
                 places = [p for p in self._scan(first, torn_allowed=True) if p.first + p.count <= size]
                 end = places[-1].offset + places[-1].length if places else len(_MAGIC)
-            found.append((self._path(first).name, end))
-        return found
+            files.append((self._path(first).name, end))
+        return files
 
     def recover(self, at_least: int, *, accept_loss: bool = False) -> None:
         """Trim a torn tail and open the last segment for appending (making the first when there is none).
@@ -185,11 +185,11 @@ class EntryLog:
         self._file = os.open(self._path(first), os.O_RDWR)
         self._trim(first)
 
-    def _refuse_cut(self, found: int, at_least: int) -> None:
-        if found < at_least:
+    def _refuse_cut(self, size: int, at_least: int) -> None:
+        if size < at_least:
             raise LedgerDamaged(
-                f"{found} entries can be read, but a checkpoint over {at_least} was signed: the tail was cut or changed; {REMEDY}",  # noqa: E501
-                index=found,
+                f"{size} entries can be read, but a checkpoint over {at_least} was signed: the tail was cut or changed; {REMEDY}",  # noqa: E501
+                index=size,
             )
 
     def _trim(self, first: int) -> None:
@@ -259,8 +259,8 @@ class EntryLog:
     def _index(self, segment: int, until: int = 0) -> list[_Place]:
         """Frames of a segment, cached; looked at again when it has grown and entries up to ``until`` are asked for."""
         places = self._places.get(segment)
-        known = places[-1].first + places[-1].count if places else -1
-        if places is None or (segment == self._segments[-1] and until > known):
+        end = places[-1].first + places[-1].count if places else -1
+        if places is None or (segment == self._segments[-1] and until > end):
             places = self._scan(segment, torn_allowed=segment == self._segments[-1])
             self._places[segment] = places
             if len(self._places) > _CACHED_FRAMES:

@@ -64,10 +64,10 @@ class IdIndex:
         """Raises IndexDamaged when a run isn't what was written."""
         try:
             with (self.root / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").digest()
+                hashed = hashlib.file_digest(file, "sha256").digest()
         except FileNotFoundError:
             raise IndexDamaged(f"index run {name} is missing") from None
-        if self._sums.setdefault(name, found) != found:
+        if self._sums.setdefault(name, hashed) != hashed:
             raise IndexDamaged(f"index run {name} isn't what was written")
 
     def hash(self, model: str, id: str) -> int:
@@ -80,13 +80,13 @@ class IdIndex:
 
     def find(self, key: int) -> list[int]:
         """Indices of entries stored under ``key``, ascending, each once; collisions are the caller's to sort out."""
-        found: set[int] = set()
+        indices: set[int] = set()
         for _, run in self._runs:
             low = int(np.searchsorted(run["key"], np.uint64(key), side="left"))
             high = int(np.searchsorted(run["key"], np.uint64(key), side="right"))
-            found.update(int(i) for i in run["index"][low:high])
-        found.update(self._fresh.get(key, ()))
-        return sorted(found)
+            indices.update(int(i) for i in run["index"][low:high])
+        indices.update(self._fresh.get(key, ()))
+        return sorted(indices)
 
     def flush(self) -> None:
         """Turn what waits in memory into a run on disk, merging runs of like size. The caller then snapshots

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,7 +29,7 @@ from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import VERDICT, LedgerEntry
 
-__all__ = ["INDEX_AAD", "LOSS", "STATE_AAD", "Anchor", "Appended", "Found", "Ledger", "Snapshot"]
+__all__ = ["INDEX_AAD", "LOSS", "STATE_AAD", "Anchor", "Appended", "FoundEntry", "Ledger", "Snapshot"]
 
 STATE_AAD = b"governed ledger state 1"
 INDEX_AAD = b"governed ledger index key 1"
@@ -52,11 +53,18 @@ class Appended:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundEntry:
     """An entry and where it is."""
 
     index: int
     entry: bytes
+
+
+class Page(NamedTuple):
+    """Some of the entries that were asked for, ascending; those before index ``rest`` weren't looked at."""
+
+    found: list[FoundEntry]
+    rest: int
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -190,8 +198,8 @@ class Ledger:
 
     def was_let_go(self, checkpoint: Checkpoint) -> bool:
         """Whether an entry says that a person let go of what this checkpoint signed."""
-        for found in self.find(ARCHIVE, type=LOSS, limit=_SCAN_LIMIT):
-            entry = decode_with(_entry_decoder, found.entry)
+        for loss in self.find(ARCHIVE, type=LOSS, limit=_SCAN_LIMIT):
+            entry = decode_with(_entry_decoder, loss.entry)
             if (entry.digest, entry.summary.get("signed")) == (checkpoint.root.hex(), checkpoint.size):
                 return True
         return False
@@ -211,28 +219,37 @@ class Ledger:
         with self._lock:
             return self._log.extent(size)
 
-    def find(self, model: str, id: str = "", type: str = "", limit: int = 100) -> list[Found]:
-        """The newest ``limit`` entries of ``model`` with this id and type (either may be empty), ascending.
+    def find(self, model: str, id: str = "", type: str = "", limit: int = 100) -> list[FoundEntry]:
+        """The newest ``limit`` entries of ``model`` with this id and type (either may be empty), ascending."""
+        return self.page(model, id, type, limit).found
+
+    def page(self, model: str, id: str = "", type: str = "", limit: int = 100, before: int | None = None) -> Page:
+        """The newest ``limit`` such entries of those before index ``before``.
 
         By id, or by type other than prediction, through the index; otherwise the newest 20,000 entries are looked
         through.
         """
         with self._lock:
+            end = self.size if before is None else min(before, self.size)
             if id:
                 candidates: Iterable[int] = reversed(self._index.find(self._index.hash(model, id)))
             elif type and type != "prediction":
                 candidates = reversed(self._index.find(self._index.hash(model, f"\1{type}")))
             else:
-                candidates = range(self.size - 1, max(self.size - 1 - _SCAN_LIMIT, -1), -1)
-            found: list[Found] = []
+                candidates = range(end - 1, max(end - 1 - _SCAN_LIMIT, -1), -1)
+            entries: list[FoundEntry] = []
+            rest = max(end - _SCAN_LIMIT, 0) if isinstance(candidates, range) else 0
             for index in candidates:
+                if index >= end:
+                    continue
                 leaf = next(self._log.read(index, index + 1))
                 entry = decode_with(_entry_decoder, leaf)
                 if entry.model == model and id in ("", entry.id) and type in ("", entry.type):
-                    found.append(Found(index, leaf))
-                    if len(found) >= limit:
+                    entries.append(FoundEntry(index, leaf))
+                    if len(entries) >= limit:
+                        rest = index
                         break
-            return found[::-1]
+            return Page(entries[::-1], rest)
 
     def take_judged(self) -> set[str]:
         """Models about which a verdict has come since this was asked last."""
@@ -302,8 +319,8 @@ class Ledger:
                 f"stream {batch.stream}: expected seq {expected}, found {batch.first_seq}: entries between are missing",
                 expected=expected,
             )
-        known = min(expected - batch.first_seq, len(batch.entries))
-        for seq, entry in enumerate(batch.entries[:known], batch.first_seq):
+        repeated = min(expected - batch.first_seq, len(batch.entries))
+        for seq, entry in enumerate(batch.entries[:repeated], batch.first_seq):
             index = self._index_of(batch.model, batch.stream, seq)
             if index is None:  # not damage: whoever sends it may be wrong, and others share the group
                 return Refused(
@@ -317,7 +334,7 @@ class Ledger:
                     409,
                     f"entry {seq} of stream {batch.stream} was appended before with other content, as index {index}",
                 )
-        return Batch(batch.model, batch.stream, batch.first_seq + known, batch.entries[known:])
+        return Batch(batch.model, batch.stream, batch.first_seq + repeated, batch.entries[repeated:])
 
     def _lost_since(self, batch: Batch) -> bool:
         """Whether a loss that a person accepted may have taken what came before ``batch``: none of its stream has come
@@ -407,9 +424,9 @@ class Ledger:
 
     def _load(self) -> None:
         """Bring tree, streams and index up to the entries on disk, from the snapshot where there is one."""
-        known = self._known()
+        anchors = self._known()
         self._log = EntryLog(self.root / "log", self._cipher, self._signer.name)
-        least = 0 if self._accept_loss else max((a.checkpoint.size for a in known), default=0)
+        least = 0 if self._accept_loss else max((a.checkpoint.size for a in anchors), default=0)
         self._log.recover(least, accept_loss=self._accept_loss)
         self._log.check_segments()
         state = self._read_state()
@@ -428,12 +445,12 @@ class Ledger:
                 )
             self._apply(first, batch)
         self._note = None
-        for anchor in known:
+        for anchor in anchors:
             self._hold_against(anchor)
         self._say_missing()
         self._accept_loss = False  # what was asked for once isn't granted to what comes later
-        found = self.find(ARCHIVE, type=LOSS, limit=1)
-        self._loss = found[-1].index if found else -1
+        losses = self.find(ARCHIVE, type=LOSS, limit=1)
+        self._loss = losses[-1].index if losses else -1
 
     def _leaves(self, start: int, end: int) -> list[bytes]:
         return [hash_leaf(entry) for entry in self._log.read(start, end)]
@@ -444,16 +461,16 @@ class Ledger:
     def _known(self) -> list[Anchor]:
         """Checkpoints that were signed of this log: the last one, the copy of it, and what others keep."""
         signed = self._signed()
-        known = [Anchor(f"{self.root / 'checkpoint'}", signed)] if signed else []
+        anchors = [Anchor(f"{self.root / 'checkpoint'}", signed)] if signed else []
         notes = dict(self._told)
         if self._keep is not None and self._keep.is_file():
             notes[str(self._keep)] = self._keep.read_text(errors="replace")
         for place, note in notes.items():
             try:
-                known.append(Anchor(place, self._opened_note(note)))
+                anchors.append(Anchor(place, self._opened_note(note)))
             except NoteError as error:  # it holds nothing up: somebody else may have written it
                 self.say(f"{place} is no checkpoint of ours ({error}): it is written anew")
-        return known
+        return anchors
 
     def _say_missing(self) -> None:
         """Of the two notes that hold a later start to what was signed: without either, a cut tail is harder to see."""
@@ -568,8 +585,8 @@ class Ledger:
             leaves = self._leaves(start, end)
         except LedgerDamaged as error:
             return f"{error}; restore the archive from a backup"
-        for index, found in enumerate(leaves, start):
-            if self._tree.node(0, index) != found:
+        for index, leaf_hash in enumerate(leaves, start):
+            if self._tree.node(0, index) != leaf_hash:
                 return f"entry {index} isn't the one that was signed: restore the archive from a backup"
         return "" if len(leaves) == end - start else f"entries between {start} and {end} are missing from the log"
 

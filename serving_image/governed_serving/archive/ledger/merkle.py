@@ -135,22 +135,22 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     """
     if not 0 <= index < size:
         raise ProofError(f"index {index} is outside a tree of {size}")
-    node, last, found = index, size - 1, leaf
+    node, last, root_hash = index, size - 1, leaf
     for step in proof:
         if last == 0:
             raise ProofError("the inclusion proof is too long")
         if node & 1 or node == last:
-            found = hash_children(step, found)
+            root_hash = hash_children(step, root_hash)
             while not node & 1 and node:
                 node, last = node >> 1, last >> 1
         else:
-            found = hash_children(found, step)
+            root_hash = hash_children(root_hash, step)
         node, last = node >> 1, last >> 1
     if last:
         raise ProofError("the inclusion proof is too short")
-    if found != root:
+    if root_hash != root:
         raise ProofError(
-            f"the inclusion proof of entry {index} leads to root {found.hex()}, the checkpoint says {root.hex()}"
+            f"the inclusion proof of entry {index} leads to root {root_hash.hex()}, the checkpoint says {root.hex()}"
         )
 
 

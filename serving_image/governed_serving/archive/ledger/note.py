@@ -70,9 +70,9 @@ def parse_vkey(vkey: str, kind: bytes, what: str) -> tuple[str, bytes]:
     if len(key) != 33 or key[:1] != kind:
         raise NoteError(f"{what} must be Ed25519 (type {kind[0]}, 32 bytes)")
     name = _check_name(parts[0])
-    found = key_hash(name, kind, key[1:]).hex()
-    if found != parts[1]:
-        raise NoteError(f"verifier key of {name}: its hash is {found}, it says {parts[1]}")
+    derived = key_hash(name, kind, key[1:]).hex()
+    if derived != parts[1]:
+        raise NoteError(f"verifier key of {name}: its hash is {derived}, it says {parts[1]}")
     return name, key[1:]
 
 

@@ -92,7 +92,7 @@ class SignedPromise(msgspec.Struct, frozen=True):
         if not (promise.frame >= 0 and promise.index >= 0 and 0 < promise.delay < _FOR_EVER and len(signature) == 64):
             raise NoteError("the promise holds a number that can't be, or no signature of 64 bytes")
         texts = [head.kid, *(t for t in msgspec.to_builtins(promise).values() if isinstance(t, str))]
-        if any(printable(one) != one for one in texts):
+        if any(printable(line) != line for line in texts):
             raise NoteError("the promise holds control characters: it was made to deceive")
         return cls(promise, head.kid, f"{parts[0]}.{parts[1]}".encode(), signature)
 

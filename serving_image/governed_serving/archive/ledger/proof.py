@@ -55,7 +55,7 @@ class LogProof:
         if not DECIMAL.fullmatch(number):
             raise NoteError(f"an index must be a decimal number, found {number[:40]!r}")
         hashes = tuple(decode_base64(line, "hash") for line in lines[2:])
-        if len(hashes) > _HASHES or any(len(one) != 32 for one in hashes):
+        if len(hashes) > _HASHES or any(len(step) != 32 for step in hashes):
             raise NoteError(f"an inclusion proof must be at most {_HASHES} hashes of 32 bytes")
         return cls(decode_base64(lines[0].removeprefix("extra "), "entry"), int(number), hashes, note)
 

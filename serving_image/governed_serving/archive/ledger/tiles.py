@@ -212,8 +212,8 @@ class TiledTree:
         below = range(number * WIDTH, (number + 1) * WIDTH)
         if from_log:
             return b"".join(_rows(self._made(level - 1, n, from_log=True))[-1] for n in below)
-        found = [self._on_disk(level - 1, n) for n in below]
-        return b"".join(_rows(data)[-1] for data in found if len(data) == WIDTH * _HASH)
+        below_tiles = [self._on_disk(level - 1, n) for n in below]
+        return b"".join(_rows(data)[-1] for data in below_tiles if len(data) == WIDTH * _HASH)
 
     def _remember(self, key: tuple[int, int], data: bytes) -> list[bytes]:
         rows = self._cache[key] = _rows(data)

@@ -50,7 +50,7 @@ class Witnessed:
     @property
     def size(self) -> int:
         """Entries of :attr:`note`; 0 where there is none."""
-        return int(self.note.split("\n", 2)[1]) if self.note else 0
+        return int(self.note.split("\n")[1]) if self.note else 0
 
     @property
     def lagging(self) -> str:
@@ -63,8 +63,8 @@ class Witnessed:
 
     def cosigned(self, note: str) -> str:
         """A checkpoint with the cosignatures that it has."""
-        (text, lines), (known, others) = split_note(note), self._newest
-        return note + "".join(f"{line}\n" for line in others if text == known and line not in lines)
+        (text, lines), (newest, others) = split_note(note), self._newest
+        return note + "".join(f"{line}\n" for line in others if text == newest and line not in lines)
 
     def keep(self, note: str) -> None:
         """A checkpoint that a quorum cosigned. Raises OSError."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.regular_files import read_regular
 from governed_serving.archive.backup.members import PLACES, Stored
 from governed_serving.archive.errors import ArchiveError, Busy, Unverified
 from governed_serving.archive.ledger.note import Checkpoint, NoteError
@@ -36,7 +37,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.store.objects import Bucket
 from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.decoding import decode_json
-from governed_serving.durable import is_regular, read_regular
+from governed_serving.durable import is_regular
 from governed_serving.records import timestamp
 
 __all__ = ["Mirror", "Superseded"]
@@ -75,6 +76,8 @@ class Mirror:
         self._referenced: set[str] = set()
         """What the last manifest names, its lists included."""
         self._there: set[str] = set()
+        self._damaged: set[str] = set()
+        """What is there, and isn't what was stored."""
         self._passing = passing
         self._nobodys: dict[str, float] = {}
         """What no manifest names, and since when that is known."""
@@ -144,19 +147,26 @@ class Mirror:
 
     def _listed(self, found: Manifest) -> Iterator[Stored]:
         for address in found.lists:
-            try:
-                data = self.volume.read(f"{address[:2]}/{address}", PIECE_BYTES)
-                yield from decode_json(data or b"", FileList).files
-            except (ArchiveError, msgspec.DecodeError) as error:
-                if isinstance(error, Busy):
-                    raise
-                continue  # it is written anew
+            files = self._list(address)
+            if files is None:
+                self._damaged.add(address)  # it is written anew
+            else:
+                yield from files
+
+    def _list(self, address: str) -> list[Stored] | None:
+        """Files of a list that is there as it was stored."""
+        try:
+            data = self.volume.read(f"{address[:2]}/{address}", PIECE_BYTES)
+            whole = data is not None and hashlib.sha256(data).hexdigest() == address
+            return decode_json(data or b"", FileList).files if whole else None
+        except (Unverified, msgspec.DecodeError):
+            return None
 
     def _look(self) -> None:
         """What is really there; what no manifest names, and a kill left an hour ago, goes. That hour is told by the
         storage's clock, or by what really passed: by ours, were it ahead, what another archive just puts would go."""
         found = self.volume.modified()
-        self._there = set(found)
+        self._there = set(found) - self._damaged
         now = datetime.fromtimestamp(self._clock(), UTC)
         old = min(now, max(found.values(), default=now)) - _ORPHAN
         nobodys, passed = self._there - self._referenced if self._last else set[str](), self._passing()
@@ -234,6 +244,7 @@ class Mirror:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for address in pool.map(put, sorted(wanted - self._there)):
                 self._there.add(address)
+                self._damaged.discard(address)
 
     def _make(self, made: Manifest) -> None:
         """Raises Superseded where another archive made this number, or is further."""

@@ -224,16 +224,16 @@ class BlobWriter:
 
     def commit(self) -> bool:
         """Check address and seal, make it durable and visible; False when it was here already."""
-        found = self._hash.hexdigest()
-        if found != self._target.name:
-            raise Refused(400, f"the body's SHA-256 is {found}, the address says {self._target.name}")
+        hexdigest = self._hash.hexdigest()
+        if hexdigest != self._target.name:
+            raise Refused(400, f"the body's SHA-256 is {hexdigest}, the address says {self._target.name}")
         if not self._sealed(self._head):
             raise Refused(415, NOT_SEALED)
         if self._target.exists():
             return False
         self._file.flush()
         if self._bucket is not None:
-            return self._bucket.put(found, self._aside)
+            return self._bucket.put(hexdigest, self._aside)
         os.fsync(self._file.fileno())
         self._target.parent.mkdir(exist_ok=True)
         put_in_place(self._aside, self._target)

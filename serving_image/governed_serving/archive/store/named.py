@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from governed_api.regular_files import read_regular
 from governed_serving.archive.errors import Refused
-from governed_serving.durable import fsync_folder, is_regular, put_in_place, read_regular, write_new
+from governed_serving.durable import fsync_folder, is_regular, put_in_place, write_new
 
 __all__ = ["NamedFiles", "Prepared", "check_model", "check_name", "is_model"]
 
@@ -74,14 +75,14 @@ class NamedFiles:
 
     def models(self) -> list[str]:
         """Models that have a folder here."""
-        found = self.root.iterdir() if self.root.is_dir() else ()
-        return sorted(p.name for p in found if _MODEL.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
+        folders = self.root.iterdir() if self.root.is_dir() else ()
+        return sorted(p.name for p in folders if _MODEL.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
 
     def names(self, model: str) -> list[str]:
         """Names of all files of ``model``."""
         folder = self.root / check_model(model)
-        found = folder.iterdir() if folder.is_dir() else ()
-        return sorted(p.name for p in found if _NAME.fullmatch(p.name) and is_regular(p))
+        files = folder.iterdir() if folder.is_dir() else ()
+        return sorted(p.name for p in files if _NAME.fullmatch(p.name) and is_regular(p))
 
     def prepare(self, model: str, name: str, data: bytes, digest: str) -> Prepared:
         """Write ``data`` durably beside its place; ``digest`` (SHA-256, hex) is what its entry will say. Raises
@@ -122,8 +123,8 @@ class NamedFiles:
     def prepared(self, model: str = "*", name: str = "*") -> Iterator[Prepared]:
         """What lies beside its place."""
         for path in sorted(self.root.glob(f"{model}/.{name}.*")):
-            found = _PREPARED.fullmatch(path.name)
-            if found is None or not (_MODEL.fullmatch(path.parent.name) and is_regular(path)):
+            match = _PREPARED.fullmatch(path.name)
+            if match is None or not (_MODEL.fullmatch(path.parent.name) and is_regular(path)):
                 continue
-            if _NAME.fullmatch(found["name"]) and name in ("*", found["name"]):
-                yield Prepared(path, path.parent.name, found["name"], found["digest"])
+            if _NAME.fullmatch(match["name"]) and name in ("*", match["name"]):
+                yield Prepared(path, path.parent.name, match["name"], match["digest"])

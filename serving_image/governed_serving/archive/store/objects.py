@@ -232,12 +232,12 @@ class Bucket:
             answer = obstore.get(self._store, _key(digest))
         except (NotFoundError, FileNotFoundError):
             return False
-        found = hashlib.sha256()
+        hashed = hashlib.sha256()
         for chunk in answer.stream(min_chunk_size=_CHUNK):
-            found.update(chunk)
+            hashed.update(chunk)
             if (length := length - len(chunk)) < 0:
                 return False
-        return found.hexdigest() == digest
+        return hashed.hexdigest() == digest
 
     def size(self, digest: str) -> int | None:
         """Bytes of a blob; None when it isn't there."""
@@ -256,13 +256,13 @@ class Bucket:
         import obstore
         from obstore.exceptions import NotFoundError
 
-        found, missing, left = hashlib.sha256(), False, min(room, BLOB_BYTES)
+        hashed, missing, left = hashlib.sha256(), False, min(room, BLOB_BYTES)
         with self._asking():
             try:
                 for chunk in obstore.get(self._store, _key(digest)).stream(min_chunk_size=_CHUNK):
                     if (left := left - len(chunk)) < 0:
                         break
-                    found.update(chunk)
+                    hashed.update(chunk)
                     _write(into, chunk)
             except (NotFoundError, FileNotFoundError):
                 missing = True
@@ -273,8 +273,8 @@ class Bucket:
                 f"{self.place}: what answers for blob {digest} has more than the {room} bytes that a copy may have on "
                 "the archive's volume: it isn't that blob, or the volume needs more free space"
             )
-        if left < 0 or found.hexdigest() != digest:
-            has = f"SHA-256 {found.hexdigest()}" if left >= 0 else f"more than {BLOB_BYTES} bytes"
+        if left < 0 or hashed.hexdigest() != digest:
+            has = f"SHA-256 {hashed.hexdigest()}" if left >= 0 else f"more than {BLOB_BYTES} bytes"
             raise Unverified(
                 f"{self.place}: blob {digest} has {has}: it was changed; put the bucket's "
                 "earlier version of the object back, or restore a backup"
@@ -286,7 +286,7 @@ class Bucket:
 
     def addresses(self) -> Iterator[str]:
         """Addresses of all blobs, sorted; whatever else lies there is none. Raises Unverified."""
-        paths = (str(found["path"]) for found in self._listed(None))
+        paths = (str(listed["path"]) for listed in self._listed(None))
         return (path.rpartition("/")[2] for path in paths if _is_key(path))
 
     def put_bytes(self, digest: str, data: bytes) -> None:
@@ -316,10 +316,10 @@ class Bucket:
 
         with self._asking():
             try:
-                found = obstore.get(self._store, name)
-                if found.meta["size"] > most:
-                    raise Unverified(f"{self.place}: {name} has {found.meta['size']} bytes, expected at most {most}")
-                return bytes(found.bytes())
+                answer = obstore.get(self._store, name)
+                if answer.meta["size"] > most:
+                    raise Unverified(f"{self.place}: {name} has {answer.meta['size']} bytes, expected at most {most}")
+                return bytes(answer.bytes())
             except (NotFoundError, FileNotFoundError):
                 return None
 
@@ -336,11 +336,11 @@ class Bucket:
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects in a folder, sorted."""
-        return sorted(str(found["path"]) for found in self._listed(f"{folder}/"))
+        return sorted(str(listed["path"]) for listed in self._listed(f"{folder}/"))
 
     def modified(self) -> dict[str, datetime]:
         """When each blob was put there last, by its address."""
-        listed = ((str(found["path"]), found["last_modified"]) for found in self._listed(None))
+        listed = ((str(stored["path"]), stored["last_modified"]) for stored in self._listed(None))
         return {path.rpartition("/")[2]: when for path, when in listed if _is_key(path)}
 
     def _listed(self, prefix: str | None) -> "Iterator[ObjectMeta]":
@@ -353,22 +353,22 @@ class Bucket:
                 page = next(pages, None)
             if page is None:
                 return
-            for found in page:
-                path = str(found["path"])
+            for listed in page:
+                path = str(listed["path"])
                 if path <= last:
                     raise Unverified(
                         f"{self.place}: expected its objects in order and once, found {path[:100]!r} again"
                     )
                 last = path
-                yield found
+                yield listed
 
     def problem(self) -> str:
         """Why nothing can be stored or read, or ""."""
         try:
-            found = self.size(_NOBODYS)
+            size = self.size(_NOBODYS)
         except Busy as error:
             return str(error)
-        if found is not None:
+        if size is not None:
             return f"{self.place}: expected no object {_key(_NOBODYS)}, found one: whatever answers isn't that storage"
         return ""
 

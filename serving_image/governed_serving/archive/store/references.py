@@ -29,12 +29,12 @@ class References:
         """A number that a pointer holds, kept for the next look; 0 where there is none, ∞ for one beyond float64."""
         key = (model, name, field)
         with self._lock:
-            known = self._numbers.get(key)
-            if known is None:
+            number = self._numbers.get(key)
+            if number is None:
                 data = self.get(model, name)
                 value = decode_json(data).get(field) if data else None
-                known = self._numbers[key] = _number(value)
-            return known
+                number = self._numbers[key] = _number(value)
+            return number
 
     def get(self, model: str, name: str) -> bytes | None:
         """JSON bytes, or None."""

@@ -118,7 +118,7 @@ class Retention:
             return 0
         if not set(windows) <= set(self._state.models):  # entries of a model that had no window were passed over
             self._state = RetentionState(moment=self._state.moment)
-        known = (self._state.models, self._state.scanned)
+        counted = (self._state.models, self._state.scanned)
         self._state.models = sorted(windows)
         self._scan(set(windows))
         now = min(now, self._moment(now, pace))
@@ -130,7 +130,7 @@ class Retention:
                 self._delete(model, due[start : start + _EACH], before, window)
             count += len(due)
         saved = self._state.moment - self._saved < _SAVED
-        if count or known != (self._state.models, self._state.scanned) or not saved:
+        if count or counted != (self._state.models, self._state.scanned) or not saved:
             self._write()
         self.deleted += count
         return count
@@ -158,18 +158,19 @@ class Retention:
             state.scanned += len(leaves)
 
     def _found(self, entry: LedgerEntry) -> None:
-        known, time = self._state.waiting.get(entry.blob), self._time(entry)
-        if known is not None:
-            self._state.waiting[entry.blob] = (entry.model, max(known[1], time))
+        waiting, time = self._state.waiting.get(entry.blob), self._time(entry)
+        if waiting is not None:
+            self._state.waiting[entry.blob] = (entry.model, max(waiting[1], time))
         elif self._blobs.size(entry.blob) is not None:
             self._state.waiting[entry.blob] = (entry.model, time)
 
     def _time(self, entry: LedgerEntry) -> str:
         """What an entry claims; where that lies behind the moment in which it came, that moment: else a clock that was
         years ahead would keep for years what was refused for it."""
-        came, newest = self._state.ahead.get(entry.model, ("", ""))
-        if entry.type not in STANDS_IN or not came < entry.time <= newest:
+        ahead = self._state.ahead.get(entry.model)
+        if ahead is None or entry.type not in STANDS_IN or not ahead[0] < entry.time <= ahead[1]:
             return entry.time
+        came = ahead[0]
         return came if entry.time > timestamp(_seconds(came) + AHEAD) else entry.time
 
     def _delete(self, model: str, due: list[str], before: str, window: float) -> None:

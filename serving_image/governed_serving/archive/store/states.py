@@ -30,10 +30,10 @@ class States:
     def digest(self, model: str, name: str) -> str | None:
         """SHA-256 (hex) of what is stored, kept for the next look; None when there is nothing."""
         with self._lock:
-            known = self._digests.get((model, name))
-            if known is None and (data := self.get(model, name)) is not None:
-                known = self._digests[model, name] = hashlib.sha256(data).hexdigest()
-            return known
+            digest = self._digests.get((model, name))
+            if digest is None and (data := self.get(model, name)) is not None:
+                digest = self._digests[model, name] = hashlib.sha256(data).hexdigest()
+            return digest
 
     def get(self, model: str, name: str) -> bytes | None:
         """Sealed bytes, or None."""

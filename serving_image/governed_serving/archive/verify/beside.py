@@ -1,7 +1,7 @@
 """Journals held against the ledger that they were shipped to: chain, content, and where shipping stands."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.crypto.document import KeysetDocument
 from governed_serving.crypto.segment import TAG_BYTES
 from governed_serving.decoding import decode_json
-from governed_serving.journal import Cursor, Gap, JournalReader, RawFrame, streams
-from governed_serving.journal.acknowledged import ACKNOWLEDGED, read_mark
+from governed_serving.journal import Cursor, Gap, JournalReader, RawFrame, cursor_text, streams
+from governed_serving.journal.acknowledged import ACKNOWLEDGED, Mark, read_mark
 from governed_serving.journal.format import parse_segment, same_copies
 from governed_serving.journal.reader import identity_of
 from governed_serving.journal.segment import segment_path, segments
 
-__all__ = ["Beside", "ShippedTo", "check_spools"]
+__all__ = ["Beside", "ShippedTo", "Spools"]
 
 _CURSOR = "shipped-"
 _KEPT = frozenset({"auditor", "cursors", "explanations", "journal", "keyset-cache", "keysets"})
@@ -69,7 +69,7 @@ class _Stream:
 
     def read(self) -> bool:
         """Follow the chain; whether it could be read to its end."""
-        findings = self.spool.findings
+        findings, mark = self.spool.findings, read_mark(self.folder)  # before the frames, which are only ahead of it
         first = segments(self.folder)
         if not first:
             return False
@@ -78,12 +78,12 @@ class _Stream:
             findings.skip(self.place, "its only segment has no header: a process was killed as it began")
             return False
         self.next = first[0]
-        known = self.spool.truth.shipped.get(self.identity)
-        cipher = self.spool.cipher(known.model if known else "")
+        shipped = self.spool.truth.shipped.get(self.identity)
+        cipher = self.spool.cipher(shipped.model if shipped else "")
         if cipher is None:
             findings.skip(self.place, "the model's key-encryption key isn't here: its frames can't be opened")
             return False
-        kept = {known.frame if known else -1}
+        kept = {shipped.frame if shipped else -1}
         if (cursor := self.spool.cursors.get(self.name)) is not None:
             kept.add(cursor.frame - 1)
         ends: dict[int, int] = {}
@@ -91,7 +91,7 @@ class _Stream:
             self.next = piece.last_seq + 1
             if isinstance(piece, Gap):
                 ends[piece.segment] = piece.end
-                self._say_gap(piece, known)
+                self._say_gap(piece, shipped)
                 continue
             piece.record()
             self._check_bytes(piece)
@@ -100,13 +100,13 @@ class _Stream:
             if piece.seq in kept:
                 self.tags[piece.seq] = piece.tag
         self._check_ends(ends)
-        self._check_mark()
+        self._check_mark(mark)
         return True
 
-    def _check_mark(self) -> None:
+    def _check_mark(self, mark: Mark | None) -> None:
         """What callers were told of is here."""
         path = self.folder / ACKNOWLEDGED
-        place, mark = f"{self.place}/{path.name}", read_mark(self.folder)
+        place = f"{self.place}/{path.name}"
         if mark is None and (path.exists() or self.next):
             why = "doesn't say up to which frame callers were told: it was changed or taken away, or a kill came before"
             self.spool.findings.skip(place, why)
@@ -118,13 +118,13 @@ class _Stream:
             told = f"callers were told of the frames below {mark.next_seq}"
             self.spool.findings.fault(self.place, f"ends before frame {self.next}, {told}: its tail was cut")
         elif mark is not None and mark.next_seq < self.next:
-            known = f"is over the frames below {mark.next_seq}"
-            self.spool.findings.note(place, f"{known}, the journal has those below {self.next}: a power cut, or older")
+            state = f"is over the frames below {mark.next_seq}"
+            self.spool.findings.note(place, f"{state}, the journal has those below {self.next}: a power cut, or older")
 
-    def _say_gap(self, gap: Gap, known: Shipped | None) -> None:
+    def _say_gap(self, gap: Gap, shipped: Shipped | None) -> None:
         """Frames that can't be read: a disk's fault, or tampering. The ledger may have said so already."""
         place = f"{self.place}/{segment_path(self.folder, gap.segment).name}"
-        told = gap.frames and any(a <= gap.seq and gap.last_seq <= b for a, b in (known.gaps if known else []))
+        told = gap.frames and any(a <= gap.seq and gap.last_seq <= b for a, b in (shipped.gaps if shipped else []))
         if told:
             self.spool.findings.skip(
                 place, f"{gap}; an unreadable entry of the ledger says so: what was in them is lost"
@@ -144,8 +144,8 @@ class _Stream:
 
     def _check_ends(self, ends: Mapping[int, int]) -> None:
         """Nothing lies behind the last frame of a segment; behind that of the newest, a kill leaves what it began."""
-        found = segments(self.folder)
-        for first in found:
+        files = segments(self.folder)
+        for first in files:
             path = segment_path(self.folder, first)
             data = path.read_bytes()
             place = f"{self.place}/{path.name}"
@@ -158,7 +158,7 @@ class _Stream:
             if end == len(data):
                 continue
             behind = f"{len(data) - end} bytes behind its last whole frame"
-            if first == found[-1]:
+            if first == files[-1]:
                 self.spool.findings.skip(place, f"{behind}: a process was killed as it wrote, or they were changed")
             else:
                 self.spool.findings.fault(place, f"{behind}, and the next segment follows that frame: it was changed")
@@ -184,15 +184,15 @@ class _Stream:
         if self.next > shipped:
             findings.note(self.place, f"{self.next - shipped} frames at its end aren't in the ledger yet")
 
-    def _same_tag(self, known: Shipped, tag: bytes) -> None:
+    def _same_tag(self, shipped: Shipped, tag: bytes) -> None:
         try:
-            chunk = self.spool.blob(known.blob)
+            chunk = self.spool.blob(shipped.blob)
         except FileNotFoundError:
             return  # a finding of the blob's, or deleted under retention
         if chunk[-TAG_BYTES:] != tag:
             self.spool.findings.fault(
                 self.place,
-                f"frame {known.frame} isn't the one in the ledger (blob {known.blob[:12]}…): it was replaced",
+                f"frame {shipped.frame} isn't the one in the ledger (blob {shipped.blob[:12]}…): it was replaced",
             )
 
 
@@ -206,13 +206,47 @@ class _Archive:
     keks: Mapping[str, Kek]
 
 
+def _said(data: bytes) -> tuple[bytes, bool]:
+    """Raises ArchiveError."""
+    try:
+        return cursor_text(data)
+    except ValueError as error:
+        raise ArchiveError(str(error)) from None
+
+
+class _Cursors:
+    """Where shipping from one pod's spool stands; what is wrong with how it says so."""
+
+    def __init__(self, place: str, root: Path):
+        self.place, self.root = place, root
+        self.found: dict[str, ShippedTo] = {}
+        self.findings = Findings()
+        with self.findings.looking_at(place):
+            self._read()
+
+    def _read(self) -> None:
+        for path in sorted((self.root / "cursors").glob(f"{_CURSOR}*")):
+            place = f"{self.place}/cursors/{path.name}"
+            with self.findings.looking_at(place):
+                data, whole = _said(path.read_bytes())
+                if not whole:
+                    self.findings.fault(place, "was damaged in one of its two copies: the other one is used")
+                cursor, told = decode_json(data, type=ShippedTo), decode_json(data)
+                if msgspec.json.encode(told) != data:
+                    raise ArchiveError("isn't as the shipper writes it: it was edited")
+                if lacking := sorted(set(ShippedTo.__struct_fields__) - set(told)):
+                    why = f"has no {', '.join(lacking)}: an older version wrote it, or it was edited"
+                    self.findings.note(place, why)
+                self.found[path.name.removeprefix(_CURSOR)] = cursor
+
+
 class _Spool:
     """One pod's spool."""
 
-    def __init__(self, place: str, root: Path, archive: _Archive, findings: Findings):
-        self.place, self.root, self._archive, self.findings = place, root, archive, findings
-        self.truth = archive.truth
-        self.cursors: dict[str, ShippedTo] = {}
+    def __init__(self, cursors: "_Cursors", archive: _Archive, findings: Findings):
+        self.place, self.root, self._archive, self.findings = cursors.place, cursors.root, archive, findings
+        self.truth, self.cursors = archive.truth, cursors.found
+        cursors.findings.onto(findings)
         self.identities: set[str] = set()
         self.frames = 0
 
@@ -229,7 +263,6 @@ class _Spool:
         return self._archive.blobs.content(digest)
 
     def check(self) -> None:
-        self._read_cursors()
         for name in streams(self.root):
             stream = _Stream(self, name)
             with self.findings.looking_at(stream.place):
@@ -261,19 +294,6 @@ class _Spool:
                     continue
             if not ours:
                 self.findings.note(f"{self.place}/{place.as_posix()}", "nothing accounts for this file: not looked at")
-
-    def _read_cursors(self) -> None:
-        for path in sorted((self.root / "cursors").glob(f"{_CURSOR}*")):
-            place = f"{self.place}/cursors/{path.name}"
-            with self.findings.looking_at(place):
-                data = path.read_bytes()
-                cursor, told = decode_json(data, type=ShippedTo), decode_json(data)
-                if msgspec.json.encode(told) != data:
-                    raise ArchiveError("isn't as the shipper writes it: it was edited")
-                if lacking := sorted(set(ShippedTo.__struct_fields__) - set(told)):
-                    why = f"has no {', '.join(lacking)}: an older version wrote it, or it was edited"
-                    self.findings.note(place, why)
-                self.cursors[path.name.removeprefix(_CURSOR)] = cursor
 
     def _check_cursor(self, name: str, stream: _Stream) -> None:
         place, cursor = f"{self.place}/cursors/{_CURSOR}{name}", self.cursors.get(name)
@@ -329,32 +349,48 @@ class _Spool:
     def _check_cached(self, place: str, path: Path) -> None:
         data, purpose = path.read_bytes(), path.stem
         digests = _digests(self.truth, purpose)
-        found = hashlib.sha256(data).hexdigest()
+        actual = hashlib.sha256(data).hexdigest()
         KeysetDocument.audit(data, purpose)
-        if found not in digests:
-            self.findings.fault(place, f"has SHA-256 {found}, which no entry about the {purpose} keyset names")
-        elif not digests[found]:
+        if actual not in digests:
+            self.findings.fault(place, f"has SHA-256 {actual}, which no entry about the {purpose} keyset names")
+        elif not digests[actual]:
             self.findings.note(place, "is an older keyset than the archive's: a copy that is fetched anew when needed")
 
 
 def _digests(truth: Truth, purpose: str) -> dict[str, bool]:
     """Digest of each keyset of this purpose that the log tells of → whether it is its model's newest."""
-    found: dict[str, bool] = {}
+    by_digest: dict[str, bool] = {}
     for (_, of), entries in truth.keysets.items():
         if of == purpose:
-            found |= {entry.digest: entry is entries[-1] for entry in entries}
-    return found
+            by_digest |= {entry.digest: entry is entries[-1] for entry in entries}
+    return by_digest
 
 
-def check_spools(archive: Path, truth: Truth, beside: Beside, findings: Findings, blobs: HeldBlobs) -> None:
-    """Every journal that lies beside the archive; and which streams of the ledger have none here."""
-    before, spools = len(findings.wrong) + len(findings.unchecked), []
-    held = _Archive(archive, blobs, truth, beside.keks)
-    for place, root in beside.spools.items():
-        spool = _Spool(place, root, held, findings)
-        with findings.looking_at(place):
-            spool.check()
-        spools.append(spool)
+class Spools:
+    """Every journal that lies beside the archive. Cursors are read at once: before the ledger, which is only ahead of
+    them then."""
+
+    def __init__(self, beside: Beside):
+        self._beside = beside
+        self._cursors = [_Cursors(place, root) for place, root in beside.spools.items()]
+
+    def check(self, archive: Path, truth: Truth, findings: Findings, blobs: HeldBlobs) -> None:
+        """What lies here against what the ledger says; and which streams of the ledger have no journal here."""
+        before = len(findings.wrong) + len(findings.unchecked)
+        held, spools = _Archive(archive, blobs, truth, self._beside.keks), list[_Spool]()
+        for cursors in self._cursors:
+            spool = _Spool(cursors, held, findings)
+            with findings.looking_at(spool.place):
+                spool.check()
+            spools.append(spool)
+        _say_gone(truth, spools, self._beside, findings)
+        if spools and before == len(findings.wrong) + len(findings.unchecked):
+            count, frames = sum(len(s.identities) for s in spools), sum(s.frames for s in spools)
+            how = f"{count} streams, {frames:,} frames: each chain holds and leads to what was shipped"
+            findings.hold("journal", how)
+
+
+def _say_gone(truth: Truth, spools: Sequence[_Spool], beside: Beside, findings: Findings) -> None:
     here = {identity for spool in spools for identity in spool.identities}
     gone = sorted(set(truth.shipped) - here)
     if beside.whole:
@@ -365,6 +401,3 @@ def check_spools(archive: Path, truth: Truth, beside: Beside, findings: Findings
             )  # fmt: skip
     elif gone:
         findings.note("journals", f"{len(gone)} streams were shipped from spools that aren't here: give --workdir")
-    if spools and before == len(findings.wrong) + len(findings.unchecked):
-        count, frames = sum(len(s.identities) for s in spools), sum(s.frames for s in spools)
-        findings.hold("journal", f"{count} streams, {frames:,} frames: each chain holds and leads to what was shipped")

@@ -76,8 +76,8 @@ def export(
         raise ArchiveError(f"no entry of model {model or 'any'} with id {id or 'any'}")
     complete = not (model or id)
     deleted = {d for _, covered in receipts for d in covered & addresses.keys() if source.blob(d) == MISSING}
-    known = {leaf.index for leaf in chosen}
-    chosen += [leaf for leaf, covered in receipts if covered & deleted and leaf.index not in known]
+    indices = {leaf.index for leaf in chosen}
+    chosen += [leaf for leaf, covered in receipts if covered & deleted and leaf.index not in indices]
     kept = [d for d in addresses if d not in deleted] if blobs else []
     about = {"format": "governed-bundle-1", "origin": checkpoint.origin, "size": checkpoint.size, "complete": complete}
     members = {

@@ -76,6 +76,7 @@ class Derived:
     def __init__(self, root: Path, cipher: Keyset, findings: Findings, *, running: bool):
         self._root, self._ledger, self._findings, self._running = root, root / "ledger", findings, running
         self._cipher = cipher
+        before = len(findings.wrong)
         self.state = Snapshot(0, [], [], [])
         self.edge: tuple[int, list[bytes]] = (0, [])
         self.index_key: bytes | None = None
@@ -99,6 +100,7 @@ class Derived:
         self.known |= {f"ledger/{n}" for n in ("index-key", "state", "edge", "vkey", "checkpoint", WITNESSED)} | {
             ANCHOR
         }
+        self._damaged = len(findings.wrong) > before
 
     @property
     def asked(self) -> set[int]:
@@ -122,7 +124,7 @@ class Derived:
         with self._findings.looking_at("ledger/index"):
             self._check_index(truth)
         self._check_tiles()
-        if len(self._findings.wrong) == before:
+        if not self._damaged and len(self._findings.wrong) == before:
             counted = f"{len(self.tiles.paths):,} tiles, {len(self.state.runs)} index runs, edge and state"
             self._findings.hold("derived", f"{counted}: each is what the entries make")
 

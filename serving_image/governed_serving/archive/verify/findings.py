@@ -53,6 +53,13 @@ class Findings(msgspec.Struct):
     def note(self, place: str, why: str) -> None:
         self.beyond.append(_finding(place, why))
 
+    def onto(self, others: "Findings") -> None:
+        """Put these behind ``others``."""
+        others.wrong += self.wrong
+        others.unchecked += self.unchecked
+        others.beyond += self.beyond
+        others.holds += self.holds
+
     def hold(self, what: str, how: str) -> None:
         self.holds.append(_finding(what, how))
 

@@ -44,8 +44,8 @@ class HeldBlobs:
         """What is wrong with a blob; None: it is there and unchanged, or couldn't be looked at."""
         try:
             with self.path(digest).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            return None if found == digest else f"has SHA-256 {found}: it was changed"
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+            return None if actual == digest else f"has SHA-256 {actual}: it was changed"
         except FileNotFoundError:
             if self._bucket is None:
                 return None if self.unseen else MISSING

@@ -19,7 +19,7 @@ from governed_serving.archive.service import ledger_cipher, ledger_signers
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.retention import read_state
 from governed_serving.archive.tokens import ROLES_SINCE
-from governed_serving.archive.verify.beside import Beside, check_spools
+from governed_serving.archive.verify.beside import Beside, Spools
 from governed_serving.archive.verify.derived import Derived, files_below, is_running, unexplained
 from governed_serving.archive.verify.findings import Finding, Findings
 from governed_serving.archive.verify.held_blobs import HeldBlobs
@@ -57,32 +57,32 @@ class Inspection(msgspec.Struct):
 
 def inspect_source(source: LogSource, asked: Asked) -> Inspection:
     """A bundle or a running archive: the entries, and what can be asked for."""
-    found = Inspection(Findings())
-    findings = found.findings
+    inspection = Inspection(Findings())
+    findings = inspection.findings
     with findings.looking_at(""):
         witnessed = source.witnessed()  # before the checkpoint, which goes on from it
         earlier = _with(witnessed, asked.earlier)
-        found.log = verify(source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs)
-        check_witnesses(witnessed, found.log.size, asked.witnesses, findings)
+        inspection.log = verify(source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs)
+        check_witnesses(witnessed, inspection.log.size, asked.witnesses, findings)
     _say_limits(findings, asked)
     findings.note("tiles, index, keysets, journals, reports", "looked at over the archive's folder, or --workdir")
     if not source.complete:
         findings.note("other entries", "the bundle holds the chosen ones alone")
     if asked.blobs and "unchanged" not in source.blobs_are:
         findings.note("blobs", source.blobs_are)
-    return found
+    return inspection
 
 
 def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = None) -> Inspection:
     """An archive's folder, and what lies beside it."""
-    found, beside = Inspection(Findings()), beside or Beside()
-    findings, running = found.findings, is_running(root)
+    inspection, beside = Inspection(Findings()), beside or Beside()
+    findings, running = inspection.findings, is_running(root)
     files = files_below(root, findings)
     for place, spool in beside.spools.items():
         findings.wrong += [Finding(f"{place}/{f.place}", f.problem) for f in _odd(spool)]
-    if any(not _is_named(one.place) for one in findings.wrong):
-        return found  # nothing reads what is there in the place of a file of ours
-    source, witnessed = DirectorySource(root, kek), ""
+    if any(not _is_named(finding.place) for finding in findings.wrong):
+        return inspection  # nothing reads what is there in the place of a file of ours
+    source, witnessed, spools = DirectorySource(root, kek), "", Spools(beside)
     reports = Reports(beside.reports, findings, running=running, expected=beside.whole)
     with findings.looking_at("keys/ledger-signing.keyset.json"):
         lines = _OwnLines(root, kek)
@@ -101,19 +101,19 @@ def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = N
     earlier = _with(witnessed, asked.earlier + tuple(reports.notes.values()))
     differing: list[str] = []
     with findings.looking_at(""):
-        found.log = verify(
+        inspection.log = verify(
             source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs, differing=differing
         )
     for what in differing:
         findings.fault("", what)
     with findings.looking_at(f"ledger/{WITNESSED}"):
-        check_witnesses(witnessed, found.log.size if found.log else 0, asked.witnesses, findings)
+        check_witnesses(witnessed, inspection.log.size if inspection.log else 0, asked.witnesses, findings)
     _say_limits(findings, asked)
     if asked.blobs and source.blobs.unseen:
         findings.skip("blobs", source.blobs_are)
     with findings.looking_at("ledger"):
-        _Folder(root, kek, findings, running).check(files, source, reports, beside)
-    return found
+        _Folder(root, kek, findings, running).check(files, source, reports, spools, beside)
+    return inspection
 
 
 def _with(witnessed: str, earlier: tuple[str, ...]) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ class _Folder:
     def __init__(self, root: Path, kek: Kek, findings: Findings, running: bool):
         self._root, self._kek, self._findings, self._running = root, kek, findings, running
 
-    def check(self, files: set[str], source: DirectorySource, reports: Reports, beside: Beside) -> None:
+    def check(self, files: set[str], source: DirectorySource, reports: Reports, spools: Spools, beside: Beside) -> None:
         root, findings = self._root, self._findings
         cipher = ledger_cipher(root, self._kek)
         verifier = self._own_verifier()
@@ -179,14 +179,14 @@ class _Folder:
         truth = self._truth(source, derived, verifier, reports)
         self._unsigned(truth, signed, running=self._running)
         derived.check(truth, signed.size, verifier)
-        known = derived.known | check_own_keys(root, self._kek, truth, findings)
-        known |= check_keysets(root, truth, findings, files, running=self._running)
-        known |= self._markers(truth, files, source.blobs)
-        known |= self._retention(truth)
-        known |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
-        known |= self._prepared(files, known) | {ROLES_SINCE, RECOVERED}
-        unexplained(root, files, known, findings)
-        check_spools(root, truth, beside, findings, source.blobs)
+        explained = derived.known | check_own_keys(root, self._kek, truth, findings)
+        explained |= check_keysets(root, truth, findings, files, running=self._running)
+        explained |= self._markers(truth, files, source.blobs)
+        explained |= self._retention(truth)
+        explained |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
+        explained |= self._prepared(files, explained) | {ROLES_SINCE, RECOVERED}
+        unexplained(root, files, explained, findings)
+        spools.check(root, truth, findings, source.blobs)
         reports.check(truth, source, beside.keks)
         for what in beside.elsewhere:
             findings.note(what, "not looked at")

@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 
 from governed_api.names import ARCHIVE
+from governed_api.regular_files import read_regular
 from governed_serving.archive.service import KEYSET, RECEIPT
 from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.truth import Truth
 from governed_serving.crypto import Kek, KeyEvent
 from governed_serving.crypto.document import KeysetDocument
 from governed_serving.decoding import decode_json
-from governed_serving.durable import is_regular, read_regular
+from governed_serving.durable import is_regular
 from governed_serving.records import LedgerEntry
 
 __all__ = ["OWN_PURPOSES", "check_keysets", "check_own_keys"]
@@ -24,11 +25,11 @@ _INTERRUPTED = "interrupted erasure: run it again, or start the archive, which f
 
 def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> set[str]:
     """The archive's own keysets; paths that were looked at. Their first keys have no entry, rotated ones do."""
-    known = set()
+    explained = set()
     held = 0
     for purpose in OWN_PURPOSES:
         place = f"keys/{purpose}{KEYSET}"
-        known.add(place)
+        explained.add(place)
         with findings.looking_at(place):
             document = KeysetDocument.audit(read_regular(root / place), purpose, kek)
             ids = {key.id for key in document.keys}
@@ -42,37 +43,37 @@ def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> se
             held += 1
     if held == len(OWN_PURPOSES):
         findings.hold("own keys", f"{held} keysets of the archive: whole, and with every key that the log tells of")
-    return known
+    return explained
 
 
 def check_keysets(root: Path, truth: Truth, findings: Findings, files: Iterable[str], *, running: bool) -> set[str]:
     """``keysets/``: what lies there is what the last entry about it says, and what should lie there does."""
-    known, held = set(), 0
+    explained, held = set(), 0
     for (model, purpose), entries in sorted(truth.keysets.items()):
         if model == ARCHIVE or not purpose:
             continue
         keyset, receipt = (f"keysets/{model}/{purpose}{end}" for end in (KEYSET, RECEIPT))
-        known |= {keyset, receipt}
+        explained |= {keyset, receipt}
         destroyed = entries[-1].summary.get("action") == "destroyed"
         place = receipt if destroyed else keyset
         before = len(findings.wrong)
         with findings.looking_at(place):
             if begun := _begun(root, keyset, receipt, entries[-1], erased=(model, purpose) in truth.erased):
                 (findings.note if running else findings.skip)(keyset, begun)
-                known |= {f for f in files if f.startswith((f"{_beside(receipt)}.", f"{_beside(keyset)}."))}
+                explained |= {f for f in files if f.startswith((f"{_beside(receipt)}.", f"{_beside(keyset)}."))}
             elif destroyed:
                 _check_destroyed(root, keyset, receipt, entries[-1], findings)
             else:
                 _check_keyset(root, keyset, receipt, purpose, entries, findings)
             held += len(findings.wrong) == before
     for place in files:
-        if place.startswith("keysets/") and place.endswith((KEYSET, RECEIPT)) and place not in known:
-            known.add(place)
+        if place.startswith("keysets/") and place.endswith((KEYSET, RECEIPT)) and place not in explained:
+            explained.add(place)
             if running:  # put there after the entries were read
                 continue
             findings.fault(place, "no entry tells of this keyset: nobody that the archive knows put it there")
     findings.hold("keysets", f"{held} of models: each is what the last entry about it says")
-    return known
+    return explained
 
 
 def _begun(root: Path, keyset: str, receipt: str, last: LedgerEntry, *, erased: bool) -> str:
@@ -101,15 +102,15 @@ def _check_keyset(
         findings.fault(place, f"is missing: the last entry about it, of {last.time}, says {last.summary.get('action')}")
         return
     data = read_regular(root / place)
-    found = hashlib.sha256(data).hexdigest()
-    if found == last.digest:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual == last.digest:
         KeysetDocument.audit(data, purpose)
     elif is_regular((root / place).with_name(f".{Path(place).name}.{last.digest}")):
         findings.note(place, "its successor lies beside it: a kill came between, the archive's next start settles it")
-    elif any(found == entry.digest for entry in entries):
+    elif any(actual == entry.digest for entry in entries):
         findings.fault(place, f"is an older one than the last entry about it ({last.time}) says: it was put back")
     else:
-        findings.fault(place, f"has SHA-256 {found}, which no entry about it names: it was changed")
+        findings.fault(place, f"has SHA-256 {actual}, which no entry about it names: it was changed")
 
 
 def _check_destroyed(root: Path, keyset: str, receipt: str, last: LedgerEntry, findings: Findings) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from governed_api import runtime
+from governed_api.regular_files import read_regular
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Unverified
 from governed_serving.archive.service import KEYSET
@@ -15,7 +16,7 @@ from governed_serving.crypto import CryptoError, Kek, load_kek
 from governed_serving.crypto.document import KeysetDocument
 from governed_serving.crypto.kek import KEK_BYTES
 from governed_serving.decoding import decode_json
-from governed_serving.durable import is_regular, read_regular
+from governed_serving.durable import is_regular
 from governed_serving.environment import PodEnvironment
 
 __all__ = ["beside_workdir", "folder_kek", "noted_checkpoint", "open_source", "trusted_vkey"]
@@ -64,8 +65,8 @@ def beside_workdir(workdir: Path, archive: Path) -> Beside:
     volumes = workdir / "volumes"
     spools = {p.relative_to(workdir).as_posix(): p for p in sorted(volumes.glob("*/spool"))}
     reports = {p.relative_to(workdir).as_posix(): p for p in sorted((workdir / "reports").glob("*.json"))}
-    known = {archive.resolve(), *(p.parent.resolve() for p in spools.values())}
-    others = sorted(p for p in volumes.iterdir() if p.resolve() not in known)
+    places = {archive.resolve(), *(p.parent.resolve() for p in spools.values())}
+    others = sorted(p for p in volumes.iterdir() if p.resolve() not in places)
     elsewhere = ("secrets", *(p.relative_to(workdir).as_posix() for p in others))
     return Beside(spools, reports, _keks(workdir / "secrets", archive / "keysets"), whole=True, elsewhere=elsewhere)
 
@@ -73,16 +74,16 @@ def beside_workdir(workdir: Path, archive: Path) -> Beside:
 def _keks(secrets: Path, keysets: Path) -> dict[str, Kek]:
     """By model: of the keys here, the one that its keysets name."""
     files = [p for p in sorted(secrets.glob("*/*")) if is_regular(p) and p.stat().st_size == KEK_BYTES]
-    known = {kek.id: kek for kek in map(load_kek, files)}
-    found: dict[str, Kek] = {}
+    by_id = {kek.id: kek for kek in map(load_kek, files)}
+    by_model: dict[str, Kek] = {}
     for path in sorted(keysets.glob(f"*/*{KEYSET}")):
         try:
             named = KeysetDocument.parse(read_regular(path), path.name.removesuffix(KEYSET)).kek
         except (CryptoError, OSError):
             continue  # a finding of the keyset's
-        if named in known:
-            found.setdefault(path.parent.name, known[named])
-    return found
+        if named in by_id:
+            by_model.setdefault(path.parent.name, by_id[named])
+    return by_model
 
 
 def noted_checkpoint(path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.regular_files import read_regular
 from governed_serving.archive.ledger.note import Checkpoint, NoteError
 from governed_serving.archive.ledger.promise import (
     KEY_TYPE,
@@ -26,7 +27,6 @@ from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
-from governed_serving.durable import read_regular
 from governed_serving.journal import JournalError, frame_of_chunk
 from governed_serving.records import LedgerEntry
 
@@ -178,14 +178,14 @@ def _check_kept(promise: Promise, seen: _Seen, source: LogSource, findings: Find
 
 def _check_content(promise: Promise, entry: LedgerEntry, source: LogSource, findings: Findings) -> None:
     try:
-        found = frame_of_chunk(source.blob_bytes(entry.blob), promise.frame)
+        frame = frame_of_chunk(source.blob_bytes(entry.blob), promise.frame)
     except FileNotFoundError:
         findings.note("content", "the blob isn't here (retention, or a bundle without): the entry alone was compared")
         return
     except (CryptoError, JournalError) as error:
         findings.fault("content", f"blob {entry.blob} is no chunk of a journal: {error}")
         return
-    digest = hashlib.sha256(found or b"").hexdigest()
+    digest = hashlib.sha256(frame or b"").hexdigest()
     if digest != promise.record:
         what = f"has frame {promise.frame} with SHA-256 {digest}, promised was {promise.record}"
         findings.fault("content", f"broken promise: blob {entry.blob} {what}: another record took its place")

@@ -14,7 +14,6 @@ from governed_serving.journal import JournalError, numbers, open_chunk, strings
 from governed_serving.records import (
     Column,
     EventRecord,
-    ExplanationRecord,
     Frame,
     LedgerEntry,
     PredictionFrame,
@@ -60,11 +59,9 @@ def _content(frame: Frame, entry: LedgerEntry) -> dict[str, object]:
         return _prediction(frame, entry)
     if isinstance(frame, SubjectFrame) or (isinstance(frame, EventRecord) and personal_key(frame)):
         raise ArchiveError(f"the person whom entry {entry.id} is about is erased: the key of its content was destroyed")
-    if isinstance(frame, ExplanationRecord | EventRecord):
-        if frame.id != entry.id:
-            raise ArchiveError(f"frame {entry.frame} is about {frame.id}, the entry about {entry.id}")
-        return {"id": frame.id, "body": _json(frame.body)}
-    raise ArchiveError(f"frame {entry.frame} is of an unknown kind")
+    if frame.id != entry.id:
+        raise ArchiveError(f"frame {entry.frame} is about {frame.id}, the entry about {entry.id}")
+    return {"id": frame.id, "body": _json(frame.body)}
 
 
 def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, object]:
@@ -76,8 +73,10 @@ def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, object]
     rows = np.frombuffer(frame.rows, "<i4")
     start = int(rows[:place].sum())
     end = start + int(rows[place])
+    caller = frame.callers[place] if place < len(frame.callers) else ""
     return {
         "id": entry.id,
+        **({"caller": caller} if caller else {}),
         "revision": frame.revision,
         "artefact": frame.artefact,
         "features": {name: _values(column, start, end) for name, column in frame.features.items()},

@@ -154,10 +154,10 @@ class DirectorySource:
             path = self._root / "ledger" / "edge"
             if not path.exists():
                 return None
-            found, edge = decode_msgpack(path.read_bytes(), type=tuple[int, list[bytes]])
-            if found < size:
+            first, edge = decode_msgpack(path.read_bytes(), type=tuple[int, list[bytes]])
+            if first < size:
                 return None
-            self._tree = TiledTree(self._root / "ledger" / "tile", found, edge)
+            self._tree = TiledTree(self._root / "ledger" / "tile", first, edge)
         try:
             return self._tree.tile(0, index >> 8, (index & 255) + 1)[-32:]
         except (OSError, KeyError):
@@ -192,7 +192,7 @@ class DirectorySource:
 
     def prepared(self) -> Iterator[Holding]:
         # half of one may lie there: the process was killed while it wrote
-        yield from (one for one in self._named(_beside) if not one.problem)
+        yield from (file for file in self._named(_beside) if not file.problem)
 
     def _named(self, look: _Look) -> Iterator[Holding]:
         """States and references."""
@@ -233,7 +233,7 @@ def _in_place(files: NamedFiles) -> Iterator[_Stored]:
 
 
 def _beside(files: NamedFiles) -> Iterator[_Stored]:
-    return ((one.model, one.name, one.read()) for one in files.prepared())
+    return ((prepared.model, prepared.name, prepared.read()) for prepared in files.prepared())
 
 
 class UrlSource:
@@ -345,7 +345,10 @@ class BundleSource:
         return self._names, about
 
     def vkey(self) -> str:
-        return self._member("vkey").decode()
+        text = self._member("vkey").decode()
+        if text.removesuffix("\n") != str(Verifier.parse(text)):
+            raise ArchiveError("vkey: expected a verifier key as it was written, found it written otherwise")
+        return text
 
     def checkpoint(self) -> str:
         return self._member("checkpoint").decode()
@@ -366,7 +369,7 @@ class BundleSource:
             deque(self._entries(size), maxlen=0)  # raises where the entries are too few or too many themselves
             raise ArchiveError(f"the bundle has {self._about.entries} entries and {len(proofs)} proofs: one was cut")
         for proved, data in zip(proofs, self._entries(size), strict=True):
-            yield Leaf(proved.index, data, [bytes.fromhex(h) for h in proved.hashes])
+            yield Leaf(proved.index, data, _hashes(proved.hashes, "proofs.json"))
 
     def _entries(self, size: int) -> Iterator[bytes]:
         """One after the other: a bundle may be larger than the memory, and a packed one larger than any."""
@@ -389,7 +392,7 @@ class BundleSource:
         if CONSISTENCY not in self._names:
             return None
         proofs = decode_json(self._member(CONSISTENCY, _MANY_BYTES), type=dict[str, list[str]])
-        return [bytes.fromhex(h) for h in proofs[str(first)]] if str(first) in proofs else None
+        return _hashes(proofs[str(first)], CONSISTENCY) if str(first) in proofs else None
 
     def blob(self, digest: str) -> str | None:
         if not self._blobs:
@@ -397,8 +400,8 @@ class BundleSource:
         if f"blobs/{digest}" not in self._names:
             return MISSING
         with self._opened(f"blobs/{digest}") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        return None if found == digest else f"has SHA-256 {found}: it was changed"
+            actual = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return None if actual == digest else f"has SHA-256 {actual}: it was changed"
 
     def addresses(self) -> Iterator[str]:
         names = sorted(self._names) if self._blobs else []
@@ -437,3 +440,12 @@ class BundleSource:
         file = self._tar.extractfile(info)
         assert file is not None
         return file
+
+
+def _hashes(texts: list[str], name: str) -> list[bytes]:
+    """Of a proof in the member ``name``. Raises ArchiveError for one that is written as no bundle writes it."""
+    found = [bytes.fromhex(text) for text in texts]
+    for text, value in zip(texts, found, strict=True):
+        if value.hex() != text:
+            raise ArchiveError(f"{name}: expected hashes in lower case, found {text[:80]!r}: it was changed")
+    return found

@@ -172,18 +172,18 @@ class Truth:
         if entry.type == "unreadable":
             self._unreadable(entry, stream)
         if entry.frame is not None and entry.blob and not stream.startswith(DECISION_STREAM):
-            known = self.shipped.setdefault(stream, Shipped(entry.model))
-            known.dead_letters += entry.type == "deadLetter"
-            if entry.frame >= known.frame:
-                known.frame, known.blob = entry.frame, entry.blob
+            shipped = self.shipped.setdefault(stream, Shipped(entry.model))
+            shipped.dead_letters += entry.type == "deadLetter"
+            if entry.frame >= shipped.frame:
+                shipped.frame, shipped.blob = entry.frame, entry.blob
 
     def _unreadable(self, entry: LedgerEntry, stream: str) -> None:
         first, last = entry.summary.get("first"), entry.summary.get("last")
         if isinstance(first, int) and isinstance(last, int):
-            known = self.shipped.setdefault(stream, Shipped(entry.model))
-            known.gaps.append((first, last))
-            known.unreadable += last + 1 - first
-            known.frame = max(known.frame, last)
+            shipped = self.shipped.setdefault(stream, Shipped(entry.model))
+            shipped.gaps.append((first, last))
+            shipped.unreadable += last + 1 - first
+            shipped.frame = max(shipped.frame, last)
 
     def _keep(self) -> None:
         if self.size in self._asked:

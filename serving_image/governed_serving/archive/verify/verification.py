@@ -142,13 +142,15 @@ class _Walk:
 
     def _remember(self, index: int, entry: LedgerEntry) -> None:
         """Of each missing blob the first entry and the newest payload: what is to be held against the receipt."""
-        known = self.missing.setdefault(entry.blob, [(index, entry)])
-        if entry.type in PAYLOADS and (known[-1][1].type not in PAYLOADS or entry.time > known[-1][1].time):
-            self.missing[entry.blob] = [known[0], (index, entry)]
+        entries = self.missing.setdefault(entry.blob, [(index, entry)])
+        if entry.type in PAYLOADS and (entries[-1][1].type not in PAYLOADS or entry.time > entries[-1][1].time):
+            self.missing[entry.blob] = [entries[0], (index, entry)]
 
     def explain_missing(self) -> int:
         """Blobs that were deleted with a receipt. Raises BadEntry for the first one without."""
-        for index, entry in sorted((one for found in self.missing.values() for one in found), key=lambda one: one[0]):
+        for index, entry in sorted(
+            (one for entries in self.missing.values() for one in entries), key=lambda one: one[0]
+        ):
             problem = self.receipts.problem(entry)
             if problem:
                 raise BadEntry(index, entry, problem)
@@ -186,16 +188,16 @@ class _Walk:
             yield f"{what} (SHA-256 {held.digest}): an older one was put back, or it was taken away"
 
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
-        found = hash_leaf(leaf.data)
+        leaf_hash = hash_leaf(leaf.data)
         if leaf.proof is not None:
             try:
-                verify_inclusion(found, leaf.index, self.now.size, leaf.proof, self.now.root)
+                verify_inclusion(leaf_hash, leaf.index, self.now.size, leaf.proof, self.now.root)
             except ProofError as error:
                 raise BadEntry(leaf.index, entry, str(error)) from None
             return
-        self.frontier.append(found)
+        self.frontier.append(leaf_hash)
         if self.id:
-            self.hashes.append(found)
+            self.hashes.append(leaf_hash)
         if self.frontier.size in self.asked:
             self.roots[self.frontier.size] = self.frontier.root()
         signed = self.earlier.get(self.frontier.size)
@@ -371,9 +373,9 @@ def _name_difference(source: LogSource, now: Checkpoint) -> None:
     for leaf in source.leaves(now.size) if pinned else _none():
         signed = source.leaf_hash(leaf.index, now.size)
         if signed is not None and signed != hash_leaf(leaf.data):
-            found = hash_leaf(leaf.data).hex()
+            actual = hash_leaf(leaf.data).hex()
             raise BadEntry(
-                leaf.index, _entry(leaf), f"its content was changed: it hashes to {found}, signed was {signed.hex()}"
+                leaf.index, _entry(leaf), f"its content was changed: it hashes to {actual}, signed was {signed.hex()}"
             )
     raise ArchiveError(
         f"the {now.size} entries don't have the signed root {now.root.hex()}, and the stored tree can't tell which of them differs"  # noqa: E501

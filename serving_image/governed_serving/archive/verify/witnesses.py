@@ -27,7 +27,7 @@ def witness_rule(files: Sequence[Path], quorum: int = 0) -> WitnessRule:
     """Of key files (a vkey a line); ``quorum`` 0: all of them. Raises ArchiveError, NoteError, OSError."""
     lines = [line for path in files for line in path.read_text().splitlines() if line.strip()]
     cosigners = tuple(Cosigner.parse(line) for line in lines)
-    if len({one.public for one in cosigners}) < len(cosigners):
+    if len({cosigner.public for cosigner in cosigners}) < len(cosigners):
         raise ArchiveError("the same witness key was given twice: a quorum would count it twice")
     if not 0 <= quorum <= len(cosigners):
         raise ArchiveError(f"--quorum must be 1 to {len(cosigners)}, the witness keys given, found {quorum}")
@@ -36,8 +36,8 @@ def witness_rule(files: Sequence[Path], quorum: int = 0) -> WitnessRule:
 
 def cosignatures(note: str, rule: WitnessRule) -> dict[str, Cosignature]:
     """By name of the witness. Raises NoteError for one that doesn't verify."""
-    found = {one.name: one.cosigned(note) for one in rule.cosigners}
-    return {name: one for name, one in found.items() if one is not None}
+    by_name = {cosigner.name: cosigner.cosigned(note) for cosigner in rule.cosigners}
+    return {name: signed for name, signed in by_name.items() if signed is not None}
 
 
 def check_witnesses(note: str, size: int, rule: WitnessRule, findings: Findings) -> None:
@@ -57,13 +57,13 @@ def check_witnesses(note: str, size: int, rule: WitnessRule, findings: Findings)
         return
     cosigned, signed = cosignatures(note, rule), Checkpoint.parse(split_note(note)[0])
     if len(cosigned) < rule.quorum:
-        lacking = ", ".join(sorted({one.name for one in rule.cosigners} - cosigned.keys()))
+        lacking = ", ".join(sorted({witness.name for witness in rule.cosigners} - cosigned.keys()))
         findings.fault(
             "witnesses", f"{len(cosigned)} cosigned the checkpoint over {signed.size} entries, expected {rule.quorum}: "
             f"none by {lacking}"
         )  # fmt: skip
         return
-    newest = timestamp(max(one.time for one in cosigned.values()))
+    newest = timestamp(max(witness.time for witness in cosigned.values()))
     findings.hold("witnesses", f"{', '.join(sorted(cosigned))} cosigned {signed.size:,} entries, at {newest} last")
     if signed.size < size:
         findings.note(f"entries {signed.size} to {size - 1}", "no quorum of witnesses has cosigned them yet")

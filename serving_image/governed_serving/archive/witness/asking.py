@@ -8,6 +8,7 @@ on from, does (:meth:`Archive.hold_against`).
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ __all__ = ["Witnessing"]
 
 _PERIOD = 5.0
 _LONGEST = 300.0
+_NUMBERS = re.compile(r"\d+")
+"""Times and sizes in what is wrong with an answer, which change each time though it is the same that is wrong."""
 _REFRESH = 3600.0
 """Seconds after which a checkpoint that hasn't changed is cosigned again: its time says how fresh a view is."""
 _AHEAD = 300
@@ -80,8 +83,8 @@ class Witnessing:
         """A cosignature that was changed on the disk isn't told any more."""
         kept = self._archive.witnessed
         try:
-            for one in self._policy.witnesses if kept.note else ():
-                one.cosigner.cosigned(kept.note)
+            for witness in self._policy.witnesses if kept.note else ():
+                witness.cosigner.cosigned(kept.note)
         except NoteError as error:
             self._archive.ledger.say(f"witnessed isn't what was cosigned ({error}): the witnesses are asked anew")
             kept.discard()
@@ -98,7 +101,7 @@ class Witnessing:
     async def greet(self, *, accept_loss: bool = False) -> None:
         """Before anything is appended: hold the ledger against what the witnesses keep of it. ``accept_loss``: a person
         lets go of what they have and the ledger hasn't."""
-        await asyncio.gather(*(self._greet(one, accept_loss=accept_loss) for one in self._asked))
+        await asyncio.gather(*(self._greet(asked, accept_loss=accept_loss) for asked in self._asked))
 
     async def _greet(self, asked: _Asked, *, accept_loss: bool) -> None:
         try:
@@ -160,12 +163,12 @@ class Witnessing:
         if 0 < old < size:
             proof = await asyncio.to_thread(self._archive.ledger.consistency, old, size)
         try:
-            found = await asked.client.add_checkpoint(old, proof, wanted.note)
+            cosignature = await asked.client.add_checkpoint(old, proof, wanted.note)
         except Inconsistent as refusal:
             raise await self._suspected(asked, refusal, wanted) from None
-        if found.time > time.time() + _AHEAD:
-            raise WitnessProblem("garbage", f"cosigned at a time to come ({found.time}); check both clocks")
-        return found
+        if cosignature.time > time.time() + _AHEAD:
+            raise WitnessProblem("garbage", f"cosigned at a time to come ({cosignature.time}); check both clocks")
+        return cosignature
 
     async def _suspected(self, asked: _Asked, claim: WitnessProblem, wanted: _Round) -> WitnessProblem:
         """A split view, or so the witness says: what it keeps shows whether this log's key signed it."""
@@ -194,8 +197,9 @@ class Witnessing:
     def _failed(self, asked: _Asked, problem: WitnessProblem) -> None:
         standing, text = asked.standing, str(problem)
         standing.answers[problem.outcome] += 1
-        if text != standing.problem:
-            proven = problem.outcome == "contradicted"
+        proven = problem.outcome == "contradicted"
+        alike = _NUMBERS.sub("", text) == _NUMBERS.sub("", standing.problem) and not proven
+        if text != standing.problem and not alike:
             log(
                 "error" if proven else "warning",
                 "a witness doesn't cosign",

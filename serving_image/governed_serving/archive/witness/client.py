@@ -73,7 +73,7 @@ class WitnessClient:
     async def add_checkpoint(self, old: int, proof: Sequence[bytes], note: str) -> Cosignature:
         """Ask for a cosignature of ``note``, which extends the ``old`` entries that the witness knows. Raises
         :class:`Conflict`, :class:`Inconsistent`, :class:`WitnessProblem`."""
-        lines = [f"old {old}", *(base64.b64encode(one).decode() for one in proof), ""]
+        lines = [f"old {old}", *(base64.b64encode(step).decode() for step in proof), ""]
         body = ("\n".join(lines) + "\n" + note).encode()
         answer = await self._asked("POST", "add-checkpoint", body, _ANSWER_BYTES)
         if answer.status == 200:
@@ -99,12 +99,12 @@ class WitnessClient:
 
     def _cosignature(self, answer: _Answer, note: str) -> Cosignature:
         try:
-            found = self._witness.cosigner.cosigned(split_note(note)[0] + "\n" + answer.body.decode())
+            cosignature = self._witness.cosigner.cosigned(split_note(note)[0] + "\n" + answer.body.decode())
         except (NoteError, UnicodeDecodeError) as error:
             raise WitnessProblem("garbage", f"answered 200 with what is no cosignature of ours: {error}") from None
-        if found is None:
+        if cosignature is None:
             raise WitnessProblem("garbage", "answered 200 without a cosignature by its key; check the key given for it")
-        return found
+        return cosignature
 
     async def _asked(self, method: str, path: str, body: bytes, most: int) -> _Answer:
         try:
@@ -125,12 +125,12 @@ class WitnessClient:
             client,
             client.stream(method, where.url, content=body, headers=headers, extensions=extensions) as got,
         ):
-            found = bytearray()
+            received = bytearray()
             async for chunk in got.aiter_raw():
-                found += chunk
-                if len(found) > most:
+                received += chunk
+                if len(received) > most:
                     raise WitnessProblem("garbage", f"answered more than {most} bytes")
-            return _Answer(got.status_code, got.headers.get("content-type", ""), bytes(found))
+            return _Answer(got.status_code, got.headers.get("content-type", ""), bytes(received))
 
 
 def _size(answer: _Answer) -> int:

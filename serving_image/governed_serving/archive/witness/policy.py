@@ -47,14 +47,14 @@ class WitnessPolicy:
 def _check(witnesses: tuple[Witness, ...]) -> None:
     if len(witnesses) > MOST:
         raise InvalidSettings(f"{runtime.WITNESSES}: expected at most {MOST} witnesses, found {len(witnesses)}")
-    known: set[bytes] = set()
-    for one in witnesses:
-        if one.cosigner.public in known:
+    key_ids: set[bytes] = set()
+    for witness in witnesses:
+        if witness.cosigner.public in key_ids:
             raise InvalidSettings(
-                f"{runtime.WITNESSES}: {one.cosigner.name} has the key of another witness: a quorum would count it "
+                f"{runtime.WITNESSES}: {witness.cosigner.name} has the key of another witness: a quorum would count it "
                 "twice; remove one"
             )
-        known.add(one.cosigner.public)
+        key_ids.add(witness.cosigner.public)
 
 
 def _witness(line: str) -> Witness:
@@ -66,19 +66,19 @@ def _witness(line: str) -> Witness:
             f"{runtime.WITNESSES}: {error}, found {vkey[:80]!r}; expected VKEY URL on each line"
         ) from None
     try:
-        found = parsed(url.strip())
+        place = parsed(url.strip())
     except ValueError as error:
         raise InvalidSettings(
             f"{runtime.WITNESSES}: URL of {cosigner.name}: expected {error}, found {url[:80]!r}"
         ) from None
-    if found.scheme != "https" and not is_internal(found.host):
+    if place.scheme != "https" and not is_internal(place.host):
         raise InvalidSettings(
             f"{runtime.WITNESSES}: URL of {cosigner.name}: expected https, found {url[:80]!r}: plain http is for "
             "addresses and hosts of this cluster or machine"
         )
-    if _is_link_local(found.host):
+    if _is_link_local(place.host):
         raise InvalidSettings(
-            f"{runtime.WITNESSES}: URL of {cosigner.name}: {found.host} is link-local, where clouds keep credentials; "
+            f"{runtime.WITNESSES}: URL of {cosigner.name}: {place.host} is link-local, where clouds keep credentials; "
             "name another host"
         )
     return Witness(cosigner, url.strip().rstrip("/"))
