@@ -10,7 +10,19 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "NestedOtherwise", "decode_json", "decode_msgpack", "decode_with", "flatten", "nested_beyond"]
+from governed_api.json_types import Json
+from governed_api.strict_json import strict_json
+
+__all__ = [
+    "MAX_DEPTH",
+    "NestedOtherwise",
+    "decode_json",
+    "decode_msgpack",
+    "decode_strict_json",
+    "decode_with",
+    "flatten",
+    "nested_beyond",
+]
 
 T = TypeVar("T")
 
@@ -47,6 +59,14 @@ def decode_json(data: bytes | memoryview | str, type: Any = Any) -> Any:
         except UnicodeEncodeError as error:  # a lone surrogate
             raise msgspec.DecodeError(f"expected Unicode text, found a lone surrogate at {error.start}") from error
     return decode_with(decoder, data)
+
+
+def decode_strict_json(data: bytes) -> Json:
+    """JSON that every parser reads alike, such as what was signed. Raises msgspec.DecodeError."""
+    try:
+        return strict_json(data)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 @overload

@@ -8,17 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from governed_api.regular_files import open_regular, read_regular
-
 __all__ = [
     "discard_partial",
     "fsync_file",
     "fsync_folder",
     "is_regular",
     "open_new",
-    "open_regular",
     "put_in_place",
-    "read_regular",
     "replace_file",
     "replacing",
     "set_aside",
@@ -45,7 +41,7 @@ def replacing(path: Path, *, mode: int = 0o600, durable: bool = True) -> Iterato
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
-        with open_new(partial, mode) as file:
+        with _naming(path), open_new(partial, mode) as file:
             yield file
             file.flush()
             if durable:
@@ -56,6 +52,17 @@ def replacing(path: Path, *, mode: int = 0o600, durable: bool = True) -> Iterato
             partial.rename(path)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What fails in writing names the file: only what fails in opening does so by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
         raise
 
 

@@ -30,6 +30,11 @@ _PORTS = {"http": 80, "https": 443}
 _INTERNAL = ("localhost", ".localhost", ".svc", ".cluster.local", ".internal", ".local")
 """Ends of names that only exist where the operator of the cluster, or of the machine, made them."""
 
+_TRANSLATING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is given out of IPv6's addresses (IANA): a NAT64 of one's own, site-local and others lie beside it."""
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")
+
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Addresses of a host and port. Raises OSError."""
 
@@ -101,13 +106,22 @@ def at_address(url: str, address: str, port: int) -> str:
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """As it is called: without a zone, an IPv4 address that is written as IPv6 as that. Raises ValueError."""
+    """As it is called: without a zone, an IPv4 address that an IPv6 one stands for as that. Raises ValueError."""
     address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address.sixtofour or _translated(address) or address
+    return address
+
+
+def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Of a NAT64 (RFC 6052), and of the form that RFC 4291 deprecates, ``::`` and ``::1`` aside."""
+    if any(address in network for network in _TRANSLATING) and int(address) > 1:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
 
 
 def is_public(address: str) -> bool:
     """Whether anybody on the internet may be called there: not this machine, a private network or many at once."""
     called = address_of(address)
-    return called.is_global and not called.is_multicast
+    assigned = called.version == 4 or called in _UNICAST
+    return assigned and called.is_global and not called.is_multicast and called not in _DOCUMENTATION

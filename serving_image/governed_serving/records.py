@@ -4,6 +4,8 @@ Frames are msgpack (msgspec, tagged arrays) inside the encrypted journal; ledger
 sorted keys, no spaces) and are the leaves of the RFC 6962 tree.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -14,12 +16,14 @@ from governed_serving.decoding import decode_with
 
 __all__ = [
     "APPEND_BYTES",
+    "CALLER_FORM",
     "DECISION_STREAM",
     "ENTRY_BYTES",
     "ENTRY_TYPES",
     "EVENT_TYPES",
     "RETENTION",
     "ROTATION",
+    "UNITS",
     "VERDICT",
     "AppendRequest",
     "Column",
@@ -31,6 +35,7 @@ __all__ = [
     "LedgerEntry",
     "PredictionFrame",
     "SubjectFrame",
+    "Use",
     "artefact_reference",
     "canonical",
     "decode_frame",
@@ -88,6 +93,16 @@ ROTATION = "rotation"
 """Likewise: {"keys": seconds or null}, how old a key may get before another one takes over."""
 
 
+UNITS = ("cached", "microseconds", "rows", "started", "tokensIn", "tokensOut")
+"""What ledger entries of predictions say that a caller used, where one is known (``summary.units``), whole numbers from
+0: rows; microseconds that the model worked, its batch's shared by rows; tokens read, of them those that the runtime
+says it had cached, and tokens written. ``started`` alone: a completion began; the entry of its end says what it
+used."""
+
+CALLER_FORM = re.compile(r"[0-9a-f]{32}")
+"""Of a caller's pseudonym."""
+
+
 def artefact_reference(digest: str) -> str:
     """Name of the reference to the artefact with SHA-256 ``digest`` (``sha256:…``): {"blob": address, …}."""
     return f"artefact-{digest.removeprefix('sha256:')}"
@@ -124,7 +139,9 @@ class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p"
     ``times`` float64 seconds since the epoch, shape (requests,); ``rows`` int32 rows per request, shape (requests,).
     Every column of ``features`` (already masked) and ``outputs`` has sum(rows) rows, in request order. ``ids`` are
     ours; ``client_ids`` (masked, "" for none) are what clients called their requests, never unique: empty, or one per
-    request.
+    request. ``callers`` are pseudonyms of those who asked (governed_api.callers.caller_pseudonym, "" for none): empty
+    where nobody was asked who they are, or one per request. ``units``: what they used by name (UNITS), int64 little-
+    endian, shape (requests,); rows are counted by ``rows``.
     """
 
     model: str
@@ -136,6 +153,8 @@ class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p"
     features: dict[str, Column]
     outputs: dict[str, Column]
     client_ids: list[str] = []
+    callers: list[str] = []
+    units: dict[str, bytes] = {}
 
 
 class SubjectFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="s", frozen=True):
@@ -143,7 +162,7 @@ class SubjectFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="s", f
     sealed under a key of that person's own, which can be destroyed.
 
     ``subject``: keyed digest (hex) of who it is; ``key``: purpose of the keyset; ``sealed``: msgpack of features,
-    outputs and client ids.
+    outputs and client ids. ``callers`` and ``units`` as there: who asked, and how much, isn't what was asked.
     """
 
     model: str
@@ -155,6 +174,8 @@ class SubjectFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="s", f
     subject: str
     key: str
     sealed: bytes
+    callers: list[str] = []
+    units: dict[str, bytes] = {}
 
 
 class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="x", frozen=True):
@@ -233,6 +254,28 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
     time: str = ""
+
+
+class Use(msgspec.Struct, frozen=True):
+    """What a caller (a pseudonym) used, as an entry's summary says it: numbers by name (UNITS), none where the server
+    was of a version that didn't say."""
+
+    caller: str
+    units: dict[str, int] = {}
+
+    @classmethod
+    def said_in(cls, summary: Mapping[str, object]) -> "Use | None":
+        """None where no caller is named, or what is said isn't of this form."""
+        caller, units = summary.get("caller"), summary.get("units", {})
+        if not isinstance(caller, str) or not CALLER_FORM.fullmatch(caller) or not isinstance(units, dict):
+            return None
+        if not all(name in UNITS and type(number) is int and 0 <= number < 1 << 53 for name, number in units.items()):
+            return None
+        return cls(caller, units)
+
+    def summary(self) -> dict[str, object]:
+        """The inverse."""
+        return {"caller": self.caller, **({"units": self.units} if self.units else {})}
 
 
 class AppendRequest(msgspec.Struct, frozen=True):

@@ -99,14 +99,14 @@ def choice_texts(choice: Choice, *, reasoning: bool = True) -> list[tuple[str, s
     """(field, text) of what was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the
     answer or without."""
     message = choice.get("delta") or choice.get("message") or {}
-    found = [("text", text)] if isinstance(text := choice.get("text"), str) and text else []
+    texts = [("text", text)] if isinstance(text := choice.get("text"), str) and text else []
     for field in _SAID if reasoning else _ANSWERED:
         if isinstance(text := message.get(field), str) and text:
-            found.append((field, text))
+            texts.append((field, text))
     for place, call in enumerate(message.get("tool_calls") or ()):
         if isinstance(text := (call.get("function") or {}).get("arguments"), str) and text:
-            found.append((f"tool_calls[{call.get('index', place)}]", text))
-    return found
+            texts.append((f"tool_calls[{call.get('index', place)}]", text))
+    return texts
 
 
 def choice_text(choice: Choice, *, reasoning: bool = True) -> str:

@@ -1,7 +1,9 @@
-"""``python -m governed_serving.dossier html``: the governance report of one model as one HTML page."""
+"""``python -m governed_serving.dossier html | zip | verify``: the governance report of one model as one HTML page; as a
+dossier with what it was made of; and whether a dossier is what was signed."""
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -10,28 +12,78 @@ from pathlib import Path
 from governed_api.model import GovernedModelSpec
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
-from governed_serving.archive.verify.opening import noted_checkpoint, open_source
+from governed_serving.archive.verify.bundle import export
+from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail, say
+from governed_serving.archive.verify.findings import EXIT_STATUS
+from governed_serving.archive.verify.inspection import Asked, inspect_source
+from governed_serving.archive.verify.opening import noted_checkpoint, open_source, trusted_vkey
+from governed_serving.archive.verify.printing import print_inspection
+from governed_serving.archive.verify.sources import BundleSource
 from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.dossier import Archived, document_files, gather
 from governed_serving.dossier.laws.pack import PackError, packs
+from governed_serving.dossier.package import LEDGER, PAGE, REPORT, RULES, VKEY, packed, unpacked
 from governed_serving.dossier.page import render_page
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; 0, or 1 with one line on stderr."""
+    """Write the page or the dossier: 0, or 1 with one line on stderr; or verify one, with that command's status."""
     options = _parser().parse_args(arguments)
     expected: tuple[type[Exception], ...] = (*expected_errors(), PackError)
     try:
-        page = _page(options)
-        options.output.write_text(page, encoding="utf-8")
+        if options.verb == "verify":
+            return _verify(options)
+        if options.verb == "zip":
+            _zip(options)
+        else:
+            options.output.write_text(_page(options), encoding="utf-8")
     except expected as error:
-        return fail("report", error)
-    print(f"{options.output}: {len(page.encode()) / 1024:.0f} KiB", file=sys.stderr)
+        return fail(options.verb if options.verb == "verify" else "report", error)
+    print(f"{options.output}: {options.output.stat().st_size / 1024:.0f} KiB", file=sys.stderr)
     return 0
+
+
+def _zip(options: argparse.Namespace) -> None:
+    if not options.archive:
+        raise ArchiveError("a dossier is made of a ledger: --archive names it")
+    page = _page(options)
+    with tempfile.TemporaryDirectory(prefix="governed-dossier-") as name:
+        folder = Path(name)
+        (folder / PAGE).write_text(page, encoding="utf-8")
+        earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+        source, _ = open_source(options.archive, options.key_file, options.token_file, options.model)
+        with closing(source):
+            export(source, folder / LEDGER, model=options.model, blobs=options.blobs, earlier=earlier)
+        with closing(BundleSource(folder / LEDGER)) as bundle:
+            note = bundle.checkpoint()
+            (folder / VKEY).write_text(bundle.vkey())
+        files = {name: folder / name for name in (PAGE, LEDGER, VKEY)}
+        given = {REPORT: options.report, RULES: options.manifest}
+        packed(options.output, options.model, note, files | {name: path for name, path in given.items() if path})
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """As of a bundle, once the dossier is whole; what the index says of the ledger is held against it."""
+    vkey = trusted_vkey(options.key_file)
+    earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+    with tempfile.TemporaryDirectory(prefix="governed-verify-") as name:
+        folder = Path(name)
+        index = unpacked(options.dossier, folder)
+        with closing(BundleSource(folder / LEDGER)) as source:
+            own = source.vkey().strip()
+            inspection = inspect_source(source, Asked(vkey, earlier))
+        log, findings = inspection.log, inspection.findings
+        if own != (folder / VKEY).read_text().strip():
+            findings.fault(VKEY, "it isn't the key in the ledger's bundle")
+        if log is not None and (log.origin, log.size, log.root) != (index.origin, index.size, index.root):
+            findings.fault("index.json", "it names another ledger, or another size of it, than the bundle's checkpoint")
+        findings.note(f"{PAGE}, {REPORT}, {RULES}", "what they say is not signed: their entries in the ledger are")
+        say(f"dossier     {index.model}: {len(index.files)} files are what index.json says")
+        print_inspection(inspection, trusted=bool(vkey))
+    return EXIT_STATUS[findings.status]
 
 
 def _page(options: argparse.Namespace) -> str:
@@ -68,11 +120,23 @@ def _manifest(path: Path) -> GovernedModelSpec:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m governed_serving.dossier", description=__doc__)
-    html = parser.add_subparsers(dest="verb", required=True).add_parser("html", help="write the page")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_inputs(verbs.add_parser("html", help="write the page"))
+    dossier = verbs.add_parser("zip", help="write the page with what it was made of")
+    _add_inputs(dossier)
+    dossier.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
+    verify = verbs.add_parser("verify", help="whether a dossier is what was signed")
+    verify.add_argument("dossier", type=Path, help="zip file")
+    add_keys(verify)
+    add_checkpoint(verify)
+    return parser
+
+
+def _add_inputs(html: argparse.ArgumentParser) -> None:
     html.add_argument("--model", required=True, help="name of the model")
     html.add_argument("--report", type=Path, help="its GovernanceReport (JSON)")
     html.add_argument("--archive", help="archive folder, exported bundle or URL")
-    html.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    html.add_argument("--output", type=Path, required=True, help="file to write")
     html.add_argument(
         "--model-key", type=Path, help="the model's key-encryption key: opens artefact, requests, explanations"
     )
@@ -84,7 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     html.add_argument("--laws", type=Path, help="folder of law packs (*.yaml) beside those of the project")
     add_checkpoint(html)
-    return parser
 
 
 if __name__ == "__main__":

@@ -30,15 +30,15 @@ def contests(ledger: LedgerView | None, now: datetime) -> list[Contest]:
     """In the order in which they were opened. One that is open is late once ``now`` is past its deadline."""
     if ledger is None:
         return []
-    found = {index: _opened(index, entry, now) for index, entry in ledger.entries.get("acknowledgement", [])
+    asked = {index: _opened(index, entry, now) for index, entry in ledger.entries.get("acknowledgement", [])
              if entry.summary.get("kind") == "review"}  # fmt: skip
     for index, entry in ledger.entries.get("review", []):
         closed = entry.summary.get("contests", [])
-        for one in closed if isinstance(closed, list) else []:
-            if one in found:
-                found[one].outcome, found[one].decided = str(entry.summary.get("outcome", "")), (index, entry.time)
-                found[one].late = bool(entry.summary.get("late")) or _past(found[one].deadline, entry.time)
-    return list(found.values())
+        for at in closed if isinstance(closed, list) else []:
+            if at in asked:
+                asked[at].outcome, asked[at].decided = str(entry.summary.get("outcome", "")), (index, entry.time)
+                asked[at].late = bool(entry.summary.get("late")) or _past(asked[at].deadline, entry.time)
+    return list(asked.values())
 
 
 def _opened(index: int, entry: LedgerEntry, now: datetime) -> Contest:
@@ -56,23 +56,25 @@ def _past(deadline: str, time: str) -> bool:
 
 def contests_section(dossier: Dossier) -> Safe:
     """Who contested and who decided, and why, is in the encrypted records."""
-    found = contests(dossier.ledger, dossier.made)
-    waiting = [one for one in found if not one.outcome]
-    overdue = sum(one.late for one in waiting)
-    if not found:
+    every = contests(dossier.ledger, dossier.made)
+    waiting = [contest for contest in every if not contest.outcome]
+    overdue = sum(contest.late for contest in waiting)
+    if not every:
         return section("contests", "Contested decisions", tag("p", "No decision was contested.", class_="none"))
-    said = f"{len(found):,} contested, {len(waiting):,} not decided yet, of these {overdue:,} past the deadline."
+    said = f"{len(every):,} contested, {len(waiting):,} not decided yet, of these {overdue:,} past the deadline."
     rows = [
         [
-            tag("span", f"entry {one.index:,}", class_="entry"),
-            one.opened[:19],
-            one.deadline[:19],
-            one.outcome or "open",
-            one.decided[1][:19] if one.decided else "",
-            pill("late") if one.late else "",
+            tag("span", f"entry {contest.index:,}", class_="entry"),
+            contest.opened[:19],
+            contest.deadline[:19],
+            contest.outcome or "open",
+            contest.decided[1][:19] if contest.decided else "",
+            pill("late") if contest.late else "",
         ]
-        for one in found[-SHOWN:]
+        for contest in every[-SHOWN:]
     ]
+    if others := len(every) - len(rows):
+        said += f" {others:,} older ones are not shown."
     headings = ["contest", "opened", "to be decided by", "outcome", "decided", ""]
     return section(
         "contests", "Contested decisions", tag("p", said), table(headings, rows, "Newest last, times in UTC.")

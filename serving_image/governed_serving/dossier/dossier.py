@@ -37,7 +37,7 @@ from governed_serving.dossier.documents import (
     read_part,
     read_report,
 )
-from governed_serving.dossier.served import JournalChunks, Served, ServedRules, fold_served
+from governed_serving.dossier.served import MOST_CHUNKS, JournalChunks, Served, ServedRules, fold_served
 from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.fairness.counts.truth import word_of
 from governed_serving.journal import JournalError
@@ -265,8 +265,8 @@ def _hold_verdict(dossier: Dossier, view: LedgerView) -> None:
     told = dossier.report.auditor
     if told is None or view.error or told.verdict != "Pass":
         return
-    known = [(i, e) for i, e in view.entries.get(VERDICT, []) if not told.revision or e.revision == told.revision]
-    index, said = (known[-1][0], known[-1][1].summary.get("verdict")) if known else (None, None)
+    of_revision = [(i, e) for i, e in view.entries.get(VERDICT, []) if not told.revision or e.revision == told.revision]
+    index, said = (of_revision[-1][0], of_revision[-1][1].summary.get("verdict")) if of_revision else (None, None)
     if said == told.verdict:
         return
     where = "no entry of the ledger does" if index is None else f"the newest in the ledger, entry {index}, says {said}"
@@ -390,6 +390,11 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     )
     chunks = JournalChunks(dossier.ledger.chunks, dossier.ledger.labelled)
     dossier.served = fold_served(source, kek, dossier.model, chunks, rules)
+    if dossier.served.left_out:
+        dossier.notes.append(
+            f"Counts of what was served are of the newest {MOST_CHUNKS:,} of {dossier.served.chunks_known:,} pieces of "
+            f"the journal: {dossier.served.left_out:,} older ones were not opened."
+        )
 
 
 def _groupings(dossier: Dossier) -> dict[str, Grouping]:

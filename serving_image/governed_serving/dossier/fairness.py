@@ -25,7 +25,7 @@ from governed_serving.dossier.parts import figure, number, percent, pill, sectio
 from governed_serving.dossier.served import REVISION
 from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, GroupTable
-from governed_serving.fairness.inference.intervals import newcombe, wilson
+from governed_serving.fairness.inference.intervals import clopper_pearson, rate_difference
 from governed_serving.fairness.metrics.metrics import RATES, reference_groups
 
 __all__ = ["fairness_section"]
@@ -156,9 +156,9 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
     if not open_ or not auditor.labels:
         return None
     shares = [
-        [f"{attribute}: {one.group}", one.outcome, f"{one.labelled:,} of {one.rows:,}", number(one.share)]
+        [f"{attribute}: {share.group}", share.outcome, f"{share.labelled:,} of {share.rows:,}", number(share.share)]
         for attribute, listed in auditor.labels.items()
-        for one in listed
+        for share in listed
     ]
     worst = [
         [
@@ -181,15 +181,15 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
     )
 
 
-def _strange(found: Mapping[str, int]) -> Safe:
+def _strange(counts: Mapping[str, int]) -> Safe:
     """Labels of a ledger that was written before labels were held against the model's classes."""
     said = (
         "These labels name no class of the model. They count neither as favourable nor as unfavourable; post what was "
     )
     said += "meant as a correction."
-    rows = [[word, f"{count:,}"] for word, count in sorted(found.items(), key=lambda one: (-one[1], one[0]))[:20]]
-    if len(found) > len(rows):
-        said += f" {len(found) - len(rows)} more texts are not shown."
+    rows = [[word, f"{count:,}"] for word, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:20]]
+    if len(counts) > len(rows):
+        said += f" {len(counts) - len(rows)} more texts are not shown."
     return text([tag("h4", "Labels of no class"), tag("p", said), table(["label", "rows"], rows, numeric=(1,))])
 
 
@@ -217,16 +217,16 @@ def _slices(slices: Slices) -> Safe | None:
         return None
     rows = [
         [
-            ", ".join(f"{attribute} {value}" for attribute, value in one.values.items()),
-            ", ".join(f"{stratum} {value}" for stratum, value in one.within.items()),
-            WORDS_OF_MEASURES.get(one.measure, one.measure),
-            f"{one.rows:,}",
-            percent(one.rate),
-            number(one.difference),
-            f"[{number(one.lower)}, {number(one.upper)}]",
-            number(one.log_evidence),
+            ", ".join(f"{attribute} {value}" for attribute, value in weak.values.items()),
+            ", ".join(f"{stratum} {value}" for stratum, value in weak.within.items()),
+            WORDS_OF_MEASURES.get(weak.measure, weak.measure),
+            f"{weak.rows:,}",
+            percent(weak.rate),
+            number(weak.difference),
+            f"[{number(weak.lower)}, {number(weak.upper)}]",
+            number(weak.log_evidence),
         ]
-        for one in slices.found
+        for weak in slices.found
     ]
     said = f"{slices.looked_at:,} combinations of two or three values, one protected at least, were compared with "
     said += "everybody else, within strata with the others there"
@@ -251,16 +251,18 @@ def _coverage(told: SetCoverage | None) -> Safe | None:
     if told is None:
         return None
     lines = [("all rows", told.overall)]
-    lines += [(f"{attribute} {one.group}", one) for attribute, groups in told.groups.items() for one in groups]
+    lines += [
+        (f"{attribute} {coverage.group}", coverage) for attribute, groups in told.groups.items() for coverage in groups
+    ]
     rows = [
         [
             about,
-            f"{one.covered:,} of {one.rows:,}",
-            percent(one.coverage),
-            f"[{percent(one.lower)}, {percent(one.upper)}]",
-            pill(one.verdict),
+            f"{coverage.covered:,} of {coverage.rows:,}",
+            percent(coverage.coverage),
+            f"[{percent(coverage.lower)}, {percent(coverage.upper)}]",
+            pill(coverage.verdict),
         ]
-        for about, one in lines
+        for about, coverage in lines
     ]
     said = f"Prediction sets or intervals promise to hold the truth of {percent(told.promised)} of rows like the "
     said += "calibration rows. Pass: shown to hold as many of the labelled rows that were served; Fail: shown to hold "
@@ -383,9 +385,7 @@ def _rates(attribute: str, data: AttributeAudit, held: AttributeAudit, served: C
         for place, rates in places.items()
         for g, n, k in rates
     ]
-    plot = dots(
-        f"Favourable outcome by {attribute}", shown, groups, "rate of the favourable outcome, 95 % interval (Wilson)"
-    )
+    plot = dots(f"Favourable outcome by {attribute}", shown, groups, "rate of the favourable outcome, 95 % interval")
     return text(
         [
             figure(plot, f"Rates of the favourable outcome by {attribute}, wherever they are known."),
@@ -398,14 +398,14 @@ def _rates(attribute: str, data: AttributeAudit, held: AttributeAudit, served: C
 
 
 def _rate(series: int, group: str, n: int, k: int) -> Estimate:
-    low, high = wilson(k, n, _LEVEL)
+    low, high = clopper_pearson(k, n, _LEVEL)
     return Estimate(group, k / n, low, high, f"{percent(k / n)}  n={n:,}", series)
 
 
 def _ci(k: int, n: int) -> str:
     if not n:
         return "–"
-    low, high = wilson(k, n, _LEVEL)
+    low, high = clopper_pearson(k, n, _LEVEL)
     return f"[{percent(low)}, {percent(high)}]"
 
 
@@ -466,7 +466,7 @@ def _audited(row: StratumDisparity, label: str) -> Estimate:
     k1, n1, k0, n0 = counts
     if k1 is None or n1 is None or k0 is None or n0 is None:
         return Estimate(label, row.spd)
-    low, high = newcombe(k1, n1, k0, n0, _LEVEL)
+    low, high = rate_difference(k1, n1, k0, n0, _LEVEL)
     return Estimate(label, row.spd, low, high)
 
 
@@ -526,7 +526,7 @@ def _served_strata(attribute: str, data: AttributeAudit, served: Cells) -> Safe:
                     f"Served: favourable outcome by {by} and {attribute}",
                     {k: v for k, v in shown.items() if v},
                     groups,
-                    "rate of the favourable outcome, 95 % interval (Wilson)",
+                    "rate of the favourable outcome, 95 % interval",
                 ),
                 f"What the model decided, by {by} and {attribute}.",
             )
@@ -536,7 +536,7 @@ def _served_strata(attribute: str, data: AttributeAudit, served: Cells) -> Safe:
                 forest(
                     f"Served: difference to {against} by {by}",
                     kept,
-                    "statistical parity difference, 95 % interval (Newcombe)",
+                    "statistical parity difference, 95 % interval",
                 ),
                 f"Difference to {against}, in all and within {by}; groups of fewer than {_LEAST} rows are left out.",
             )
@@ -574,9 +574,7 @@ def _truths(attribute: str, served: Cells) -> Safe:
     if not rows:
         return Safe("")
     title = "Served decisions and what came of them, recomputed from the ledger"
-    plot = dots(
-        f"Served: true positive rate by {attribute}", shown, groups, "true positive rate, 95 % interval (Wilson)"
-    )
+    plot = dots(f"Served: true positive rate by {attribute}", shown, groups, "true positive rate, 95 % interval")
     return text(
         [
             tag("h4", title),
@@ -603,7 +601,7 @@ def _case(k: int, n: int) -> str:
     """Per cent with its interval, on one line."""
     if n < _LEAST:
         return "–"
-    low, high = wilson(k, n, _LEVEL)
+    low, high = clopper_pearson(k, n, _LEVEL)
     return f"{percent(k / n)} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", "\u00a0")
 
 
@@ -615,7 +613,7 @@ def _difference(label: str, counts: GroupTable, group: str, base: list[str], str
     if min(n1, n0) < _LEAST:
         return None
     k1, k0 = int(ours[1].sum()), int(theirs[1].sum())
-    low, high = newcombe(k1, n1, k0, n0, _LEVEL)
+    low, high = rate_difference(k1, n1, k0, n0, _LEVEL)
     return Estimate(f"{label}, {group}", k1 / n1 - k0 / n0, low, high, series=1 if strong else 0, strong=strong)
 
 

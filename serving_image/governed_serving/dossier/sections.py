@@ -1,12 +1,13 @@
 """The page's sections other than groups: model, data, training, gates, explanations, privacy, keys, ledger, clauses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from governed_api.evidence import (
     ColumnSummary,
     ConformalEvaluation,
     DatasetManifest,
     Evaluation,
+    FittedThresholds,
     Importance,
     LabelColumn,
 )
@@ -230,6 +231,8 @@ def _mitigation(evaluation: Evaluation) -> Safe | None:
         return None
     name = f"{applied.method}, {applied.constraint}" if applied.constraint else applied.method
     said = f"This model was trained with mitigation of bias ({name}), and every answer says so. "
+    if applied.thresholds is not None:
+        said = f"Bias is mitigated after training ({name}), and every answer says so. "
     if not applied.effect:
         said = f"Mitigation of bias ({name}) was asked for and changed nothing: what ships is the model without it. "
     said += "What the same training gives without it, and the change on held-out rows, is in the lines mitigation/… of "
@@ -253,8 +256,37 @@ def _mitigation(evaluation: Evaluation) -> Safe | None:
             tag("h3", "Mitigation"),
             tag("p", said, class_="callout"),
             table(headings, rows, "Networks tried; 0 is the unmitigated one", numeric=range(4)) if rows else None,
+            _thresholds(applied.thresholds),
         ]
     )
+
+
+def _thresholds(told: FittedThresholds | None) -> Safe | None:
+    """Whom randomised thresholds favour, and how often on the rows that they were fitted on."""
+    if told is None:
+        return None
+    rows = [
+        [
+            group.group,
+            str(group.rows),
+            f"{percent(group.upper_share)} above {number(group.upper)}, "
+            f"{percent(group.lower_share)} above {number(group.lower)}",
+            f"{percent(group.ignored)}, {percent(group.chance)} favoured",
+            percent(group.selection_rate),
+            percent(group.true_positive_rate),
+            percent(group.false_positive_rate),
+        ]
+        for group in told.groups
+    ]
+    by = f"the input {told.subject}" if told.subject else "all of the row"
+    said = f"A draw depends on {by}, under a key with SHA-256 {told.key.removeprefix('sha256:')}. "
+    said += (
+        f"On held-out rows {told.held_out_drawn} decisions are drawn, and {told.held_out_base} are by the model's own "
+    )
+    said += "threshold, for groups without thresholds and missing values."
+    caption = f"Thresholds by group, fitted on {told.rows} rows that nothing else uses"
+    headings = ["group", "rows", "favoured", "score ignored", "selected", "true positives", "false positives"]
+    return text([table(headings, rows, caption, numeric=(1, 4, 5, 6)), tag("p", said, class_="small")])
 
 
 def _coverage(told: ConformalEvaluation | None) -> Safe | None:
@@ -264,15 +296,15 @@ def _coverage(told: ConformalEvaluation | None) -> Safe | None:
     rows = [
         [
             about,
-            f"{one.covered:,} of {one.rows:,}",
-            percent(one.coverage),
-            f"[{percent(one.lower)}, {percent(one.upper)}]",
-            number(one.size),
-            number(one.threshold),
-            f"{one.calibration_rows:,}" if one.own else f"{one.calibration_rows:,}, shared",
+            f"{coverage.covered:,} of {coverage.rows:,}",
+            percent(coverage.coverage),
+            f"[{percent(coverage.lower)}, {percent(coverage.upper)}]",
+            number(coverage.size),
+            number(coverage.threshold),
+            f"{coverage.calibration_rows:,}" if coverage.own else f"{coverage.calibration_rows:,}, shared",
         ]
-        for about, one in [("all", told.overall)]
-        + [(f"{name}: {one.group}", one) for name, listed in told.groups.items() for one in listed]
+        for about, coverage in [("all", told.overall)]
+        + [(f"{name}: {coverage.group}", coverage) for name, listed in told.groups.items() for coverage in listed]
     ]
     what = "classes in the set" if told.method == "LAC" else "width"
     headings = ["", "covered", "coverage", "exact interval", f"mean {what}", "threshold", "calibration rows"]
@@ -318,7 +350,13 @@ def _held_out_importance(importances: list[Importance]) -> Safe:
     bars = [Estimate(i.feature, i.value, note=number(i.value)) for i in importances[:20]]
     unit = "mean change of the output when the feature is shuffled"
     plot = signed_bars("Global importance (held-out rows)", bars, unit)
-    return figure(plot, "Permutation importance on held-out rows (Breiman 2001).")
+    return figure(plot, f"Permutation importance on held-out rows (Breiman 2001).{_rest(importances, bars)}")
+
+
+def _rest(whole: Collection[object], shown: Collection[object]) -> str:
+    """How many of what there is a figure leaves out."""
+    others = len(whole) - len(shown)
+    return f" {others:,} smaller ones are not shown." if others else ""
 
 
 def _served_importance(kind: str, sizes: Mapping[str, Sequence[float]]) -> Safe:
@@ -328,7 +366,9 @@ def _served_importance(kind: str, sizes: Mapping[str, Sequence[float]]) -> Safe:
     bars = [Estimate(n, v, note=number(v)) for n, v in top]
     plot = signed_bars(f"Global importance (explanations served: {kind})", bars, "mean |attribution|")
     most = max(map(len, sizes.values()))
-    return figure(plot, f"Mean absolute attribution ({kind}) over {most:,} explanations in the ledger.")
+    return figure(
+        plot, f"Mean absolute attribution ({kind}) over {most:,} explanations in the ledger.{_rest(means, bars)}"
+    )
 
 
 def _quality(windows: QualityWindows) -> Safe:
@@ -370,7 +410,7 @@ def _drift(ledger: LedgerView | None) -> Safe:
 def _explained(shown: ShownExplanation) -> Safe:
     entries = sorted(shown.attributions, key=lambda e: -abs(e.size))
     rows = [Estimate(_player(e), e.size, *(e.interval or (None, None))) for e in entries[:20]]
-    known = facts(
+    details = facts(
         [
             ("Method", f"{shown.method}, exact" if shown.exact and "exact" not in shown.method else shown.method),
             ("Target", _target(shown, "")),
@@ -382,8 +422,9 @@ def _explained(shown: ShownExplanation) -> Safe:
         ]
     )
     caption = "Attributions: what each feature adds to the base value. Whiskers: the explainer's own error."
+    caption += _rest(entries, rows)
     plot = signed_bars(f"Attributions to {_target(shown, 'the output')}", rows, "attribution")
-    return text([figure(plot, caption), _groups(shown), _interactions(shown), known])
+    return text([figure(plot, caption), _groups(shown), _interactions(shown), details])
 
 
 def _groups(shown: ShownExplanation) -> Safe | None:
@@ -397,8 +438,7 @@ def _groups(shown: ShownExplanation) -> Safe | None:
         )
         for g in largest
     ]
-    others = len(shown.groups) - len(largest)
-    rest = f" {others:,} smaller ones are not shown." if others else ""
+    rest = _rest(shown.groups, largest)
     caption = f"Owen values: the members of a group have together what the group has among those beside it.{rest}"
     return figure(signed_bars("Groups of the hierarchy", rows, "attribution"), caption)
 
@@ -634,6 +674,7 @@ def _evidence(clause: Clause) -> Safe:
         ("missing", "missing", "missing: "),
     ):
         shown += [
-            tag("li", led, found.what, " ", _entry_link(found.index), class_=class_) for found in clause.in_state(state)
+            tag("li", led, result.what, " ", _entry_link(result.index), class_=class_)
+            for result in clause.in_state(state)
         ]
     return tag("ul", shown, class_="evidence")

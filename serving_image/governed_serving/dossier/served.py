@@ -51,10 +51,16 @@ class Served:
     strange: dict[str, int] = field(default_factory=dict)
     chunks: int = 0
     chunks_known: int = 0
+    left_out: int = 0
+    """Older chunks of predictions, or of labels, beyond the most that are opened."""
     masked: dict[str, dict[str, int]] = field(default_factory=dict)
     explanations: int = 0
     kinds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     quality: QualityWindows = field(default_factory=QualityWindows)
+
+
+MOST_CHUNKS = 2000
+"""Of the journal that are opened, the newest."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def fold_served(
     model: str,
     chunks: JournalChunks,
     rules: ServedRules,
-    limit: int = 2000,
+    limit: int = MOST_CHUNKS,
 ) -> Served:
     """Open the journal chunks of ``model`` and count.
 
@@ -96,6 +102,7 @@ def fold_served(
     addresses = list(dict.fromkeys(chunks.every))
     axes = list(dict.fromkeys(rules.axes))
     served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))
+    served.left_out = max(len(addresses) - limit, 0)
     groupings = [rules.groupings.get(name, Grouping(name)) for name in axes]
     labelled = list(dict.fromkeys(chunks.labelled))[-limit:]
     truths = _truths(source, cipher, model, labelled, rules, served.strange) if axes else {}
@@ -135,7 +142,7 @@ def _truths(
     if not chosen:
         return {}
     outcome = FavorableOutcome(**chosen)
-    found: dict[str, RowTruths] = {}
+    by_id: dict[str, RowTruths] = {}
     corrections: list[PostedLabel] = []
     for address in chunks:
         for frame in _opened(source, cipher, address) or []:
@@ -148,14 +155,14 @@ def _truths(
                     if label.correct:  # another replica may have shipped the label behind its correction
                         corrections.append(msgspec.structs.replace(label, id=frame.id))
                     else:
-                        found.setdefault(frame.id, read_truth(outcome, label))
+                        by_id.setdefault(frame.id, read_truth(outcome, label))
     for label in corrections:
         with suppress(ValueError):
-            known = found.get(label.id)
+            truth_before = by_id.get(label.id)
             of_a_class = not _strange_words(label.before, rules)
-            if known == read_truth(outcome, label.before) if of_a_class else known is None:
-                found[label.id] = read_truth(outcome, label)
-    return {request: truth.labels for request, truth in found.items()}
+            if truth_before == read_truth(outcome, label.before) if of_a_class else truth_before is None:
+                by_id[label.id] = read_truth(outcome, label)
+    return {request: truth.labels for request, truth in by_id.items()}
 
 
 def _strange_words(label: PostedLabel, rules: ServedRules) -> list[str]:

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import random
-import ssl
 import sys
 import threading
 import time
@@ -29,16 +28,17 @@ from governed_api.report import ReportPart
 from governed_api.runtime import LOCAL
 from governed_serving.durable import replace_file
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
+from governed_serving.hosting.service_account import ACCOUNT, account_client
 
 __all__ = ["Address", "Clocks", "PartName", "ReportWriter", "Values", "merge_patch", "of_pod"]
 
 PartName = Literal["trainer", "auditor", "archive"]
 Values = ReportPart | Mapping[str, object]
-"""What is told of a part: the contract's type (the fields that were set), or some fields by their names in JSON."""
+"""What is told of a part: the contract's type, which is all of it (fields that weren't set go, whoever wrote them), or
+some fields by their names in JSON, each of which is replaced as a whole."""
 Address = tuple[str, ...]
 """Path of a part below the report's status."""
 
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _INTERVAL = 300.0
 _BACKOFF = Backoff(patience=20.0, first=0.4, attempts=4)
 _RETRYABLE_STATUS = frozenset({409, 429, *range(500, 600)})
@@ -67,6 +67,28 @@ def _later(seconds: float, call: Callable[[], object]) -> None:
 
 
 @dataclass(frozen=True)
+class _Told:
+    """Fields of a part; ``whole``: all that it has."""
+
+    fields: Mapping[str, object]
+    whole: bool = False
+
+    def then(self, later: "_Told") -> "_Told":
+        return later if later.whole else _Told({**self.fields, **later.fields}, self.whole)
+
+    @property
+    def replaces(self) -> bool:
+        """A merge patch must name what goes, so one has to know what is there."""
+        return self.whole or any(isinstance(value, dict) for value in self.fields.values())
+
+    def over(self, there: Json) -> dict[str, object]:
+        """The merge patch that makes this of what is there."""
+        section = there if isinstance(there, dict) else {}
+        patch = {name: _replacing(section.get(name), value) for name, value in self.fields.items()}
+        return {name: None for name in section if self.whole and name not in patch} | patch
+
+
+@dataclass(frozen=True)
 class Clocks:
     """Seconds that pass, how to let some pass, the time of day in UTC, and how to do something after some seconds."""
 
@@ -87,7 +109,7 @@ class ReportWriter:
         url: str,
         *,
         interval: float | None = None,
-        account: Path = _ACCOUNT,
+        account: Path = ACCOUNT,
         transport: httpx.BaseTransport | None = None,
         clocks: Clocks | None = None,
     ):
@@ -100,8 +122,8 @@ class ReportWriter:
         self._account, self._transport = account, transport
         self._clocks = clocks or Clocks()
         self._lock = threading.Lock()
-        self._pending: dict[str, object] = {}
-        self._sent: dict[str, object] = {}
+        self._pending: dict[Address, _Told] = {}
+        self._sent: dict[Address, _Told] = {}
         self._next = float("-inf")
         self._failing = self._promised = False
         self._streak = 0
@@ -110,8 +132,7 @@ class ReportWriter:
         """Writes that failed after all tries."""
 
     def update(self, part: PartName | Address, values: Values, *, at_once: bool = False) -> bool:
-        """Merge ``values`` (JSON merge-patch: None removes a field) into a part, or into the one at a path
-        (:func:`of_pod`).
+        """Put ``values`` (None removes a field) into a part, or into the one at a path (:func:`of_pod`).
 
         A first write, a changed verdict, phase, artefact, readiness …, and what is asked ``at_once`` go now, other
         changes when they are due. True when it has been written.
@@ -122,15 +143,14 @@ class ReportWriter:
         """:meth:`update` of several parts in one write."""
         observed = self._clocks.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._lock:
-            plain = {path: wire(told) if isinstance(told, ReportPart) else told for path, told in parts.items()}
-            urgent = at_once or any(self._urgent(path, values) for path, values in plain.items())
-            for path, values in plain.items():
-                patch: dict[str, object] = {"observedAt": observed, **values}
-                for name in reversed(path):
-                    patch = {name: patch}
-                self._pending = merge_patch(self._pending, patch, keep_null=True)
+            for path, values in parts.items():
+                whole = isinstance(values, ReportPart)
+                fields = wire(values) if isinstance(values, ReportPart) else values
+                told = _Told({"observedAt": observed, **fields}, whole)
+                at_once = at_once or self._urgent(path, told)
+                self._pending[path] = self._pending[path].then(told) if path in self._pending else told
             # After a failure even a changed verdict waits a little: back off when the API server is overloaded.
-            due = self._clocks.monotonic() >= self._next or (urgent and not self._failing)
+            due = self._clocks.monotonic() >= self._next or (at_once and not self._failing)
             done = self._write() if due else False
             self._promise()
             return done
@@ -208,13 +228,11 @@ class ReportWriter:
         with self._lock:
             return self._write() if self._pending else True
 
-    def _urgent(self, path: Address, values: Mapping[str, object]) -> bool:
-        sent: object = self._sent
-        for name in path:
-            if not isinstance(sent, dict) or name not in sent:
-                return True
-            sent = sent[name]
-        return not isinstance(sent, dict) or any(name in values and values[name] != sent.get(name) for name in _AT_ONCE)
+    def _urgent(self, path: Address, told: _Told) -> bool:
+        if path not in self._sent:
+            return True
+        sent = self._sent[path].fields
+        return any(name in told.fields and told.fields[name] != sent.get(name) for name in _AT_ONCE)
 
     def _write(self) -> bool:
         try:
@@ -226,7 +244,7 @@ class ReportWriter:
             self._next = self._clocks.monotonic() + _AFTER_FAILURE
             self._failed(error)
             return False
-        self._sent = merge_patch(self._sent, self._pending)
+        self._sent |= {p: self._sent[p].then(t) if p in self._sent else t for p, t in self._pending.items()}
         self._pending = {}
         self._next = self._clocks.monotonic() + self._interval
         self._failing, self._streak = False, 0
@@ -250,15 +268,29 @@ class ReportWriter:
             document = json.loads(path.read_bytes()) if path.exists() else {}
             if not isinstance(document, dict):
                 raise ValueError(f"{path}: expected a JSON object")
-            merged = json.dumps(merge_patch(document, {"status": self._pending}), indent=1, ensure_ascii=False)
+            merged = json.dumps(merge_patch(document, self._patch_over(document)), indent=1, ensure_ascii=False)
             replace_file(path, merged.encode(), mode=0o644)
 
+    def _patch_over(self, report: Json) -> dict[str, object]:
+        """What waits, as a merge patch (RFC 7396) of the report."""
+        patch: dict[str, object] = {}
+        for path, told in self._pending.items():
+            there = report
+            for name in ("status", *path):
+                there = there.get(name) if isinstance(there, dict) else None
+            part: dict[str, object] = told.over(there)
+            for name in reversed(("status", *path)):
+                part = {name: part}
+            patch = merge_patch(patch, part, keep_null=True)
+        return patch
+
     def _patch(self) -> None:
+        patch = self._patch_over(self._get() if any(told.replaces for told in self._pending.values()) else {})
         url = self._url if self._url.endswith("/status") else f"{self._url}/status"
         retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)
         with self._client() as client:
             try:
-                answer = retrying.call(lambda: client.patch(url, json={"status": self._pending}))
+                answer = retrying.call(lambda: client.patch(url, json=patch))
             except GaveUp as error:
                 raise OSError(f"report not patched: {error}") from None
         if not answer.is_success:
@@ -266,15 +298,7 @@ class ReportWriter:
 
     def _client(self) -> httpx.Client:
         """Made for each write: writes are minutes apart, and the token on disk is rotated."""
-        headers = {"content-type": "application/merge-patch+json", "accept": "application/json"}
-        token = self._account / "token"
-        if token.exists():
-            headers["authorization"] = f"Bearer {token.read_text().strip()}"
-        authority = self._account / "ca.crt"
-        verify: ssl.SSLContext | bool = True
-        if authority.exists() and self._transport is None:
-            verify = ssl.create_default_context(cafile=str(authority))
-        return httpx.Client(headers=headers, verify=verify, timeout=5, transport=self._transport, trust_env=False)
+        return account_client(self._account, self._transport, headers={"content-type": "application/merge-patch+json"})
 
 
 def merge_patch(
@@ -292,6 +316,14 @@ def merge_patch(
         else:
             merged[name] = value
     return merged
+
+
+def _replacing(old: Json, new: object) -> object:
+    """The patch that leaves ``new`` of ``old``: what a mapping hasn't any more is named."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    gone: dict[str, object] = {name: None for name in old if name not in new}
+    return gone | {name: _replacing(old.get(name), value) for name, value in new.items()}
 
 
 @contextmanager

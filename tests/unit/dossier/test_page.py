@@ -402,6 +402,25 @@ def test_the_page_says_what_training_was_mitigated_by(reached: bool) -> None:
     assert "mitigation of bias" not in without
 
 
+def test_the_page_shows_thresholds_by_group() -> None:
+    rule = {"rows": 310, "favorable": 120, "upper": 0.61, "upperShare": 0.25, "lower": 0.4, "lowerShare": 0.75}
+    rates = {"selectionRate": 0.492, "truePositiveRate": 0.81, "falsePositiveRate": None}
+    fitted = {
+        "objective": "accuracy", "attributes": ["sex"], "subject": "applicant", "key": "sha256:0123abcd", "rows": 620,
+        "accuracy": 0.8, "groups": [{"group": "sex=<f>", **rule, **rates}], "heldOutDrawn": 17, "heldOutBase": 3,
+    }  # fmt: skip
+    told = {"method": "thresholds", "constraint": "demographicParity", "thresholds": fitted}
+    page = render_page(gather("m", report={}, made=NOW, documents={"evaluation.json": {"mitigation": told}}))
+    structure(page)
+    assert "mitigated after training (thresholds, demographicParity)" in page
+    assert "trained with mitigation" not in page
+    assert "fitted on 620 rows that nothing else uses" in page
+    cells = r"sex=&lt;f&gt;.{0,60}310.{0,60}25\.0 % above 0\.61, 75\.0 % above 0\.4.{0,90}49\.2 %.{0,60}81\.0 %.{0,60}–"
+    assert re.search(cells, page, re.S)
+    assert "the input applicant, under a key with SHA-256 0123abcd" in page
+    assert "17 decisions are drawn, and 3 are by the model" in page
+
+
 def test_a_subgroup_says_in_which_stratum_and_by_what_it_differs() -> None:
     one = {"measure": "truePositiveRate", "values": {"sex": "f"}, "within": {"department": "A"}, "rows": 40}
     told = {"verdict": "Pass", "slices": {"lookedAt": 9, "found": [one]}}

@@ -1,6 +1,7 @@
 """Labels that came later, in the report: joined to the decisions of every revision, from the ledger alone."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
+from governed_serving.dossier import dossier
 from governed_serving.dossier.dossier import Archived, gather
 from governed_serving.dossier.page import render_page
-from governed_serving.dossier.served import REVISION, Served
+from governed_serving.dossier.served import REVISION, Served, fold_served
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord, canonical
 from support.predictions import Field, Prediction, PredictionSchema, framed
@@ -149,3 +151,12 @@ async def test_the_page_tells_error_rates_by_revision_and_shows_no_small_groups(
 async def test_a_page_without_labels_says_nothing_of_them(desk: Desk) -> None:
     await desk.decide("one", "r1", [("f", "yes")] * 20)
     assert "what came of them" not in render_page(desk.gathered())
+
+
+async def test_a_page_that_opened_a_part_of_the_journal_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.decide("q-1", "r1", [("f", "yes")])
+    await desk.label("q-1", "yes")
+    monkeypatch.setattr(dossier, "fold_served", partial(fold_served, limit=1))
+    gathered = desk.gathered()
+    assert (gathered.served.chunks_known, gathered.served.left_out) == (2, 1)
+    assert "1 older ones were not opened" in render_page(gathered)

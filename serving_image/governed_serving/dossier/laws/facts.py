@@ -8,7 +8,7 @@ from governed_api.governance import Governance
 from governed_api.supervision import Supervision
 from governed_serving.dossier.dossier import Dossier, LedgerView
 
-__all__ = ["Facts", "Finding", "Kind", "State"]
+__all__ = ["Facts", "ItemResult", "Kind", "State"]
 
 Kind = Literal["decisions", "generation"]
 """decisions: it classifies or estimates; generation: it writes text."""
@@ -16,7 +16,7 @@ State = Literal["present", "outdated", "contradicted", "missing"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class ItemResult:
     """Of one item: ``what`` in words, ``index`` of the ledger entry that says it."""
 
     state: State

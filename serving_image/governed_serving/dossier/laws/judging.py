@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from governed_serving.dossier.dossier import Dossier
-from governed_serving.dossier.laws.facts import Facts, Finding, Kind
+from governed_serving.dossier.laws.facts import Facts, ItemResult, Kind
 from governed_serving.dossier.laws.pack import Pack, Row, packs
 from governed_serving.dossier.laws.predicates import finding
 
@@ -28,10 +28,10 @@ class Clause:
     asks: str
     verdict: Verdict
     since: str = ""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ItemResult, ...] = ()
     why: str = ""
 
-    def in_state(self, *states: str) -> list[Finding]:
+    def in_state(self, *states: str) -> list[ItemResult]:
         return [f for f in self.findings if f.state in states]
 
 
@@ -48,12 +48,12 @@ def _judge(pack: Pack, row: Row, facts: Facts) -> Clause:
     if why:
         return Clause(name, source, row.asks, "not applicable", since, why=why)
     if row.applies_to and not facts.kinds:
-        unknown = Finding("missing", "artefact, predictions or manifest, which say what kind of model it is")
+        unknown = ItemResult("missing", "artefact, predictions or manifest, which say what kind of model it is")
         return Clause(name, source, row.asks, "no evidence", since, (unknown,))
-    found = tuple(finding(item, facts) for item in row.evidence)
-    states = {f.state for f in found}
+    results = tuple(finding(item, facts) for item in row.evidence)
+    states = {f.state for f in results}
     verdict: Verdict = "pass" if states == {"present"} else "no evidence"
-    return Clause(name, source, row.asks, "fail" if "contradicted" in states else verdict, since, found)
+    return Clause(name, source, row.asks, "fail" if "contradicted" in states else verdict, since, results)
 
 
 def _not_applicable(pack: Pack, row: Row, facts: Facts) -> str:

@@ -85,15 +85,15 @@ def packs(own: Path | None = None) -> list[Pack]:
     """The packs that come with the project and those in the folder ``own`` (``*.yaml``), which replace any of the same
     id. Raises PackError, OSError."""
     shipped = resources.files(__package__).joinpath("packs")
-    found = {
+    by_id = {
         p.id: p for p in _read((f.name, f.read_text("utf-8")) for f in shipped.iterdir() if f.name.endswith(".yaml"))
     }
     if own is not None:
         files = sorted(own.glob("*.yaml"))
         if not files:
             raise PackError(f"{own}: no law pack: expected *.yaml files")
-        found |= {p.id: p for p in _read((str(f), _bounded(f)) for f in files)}
-    return sorted(found.values(), key=lambda p: (p.jurisdiction, p.id))
+        by_id |= {p.id: p for p in _read((str(f), _bounded(f)) for f in files)}
+    return sorted(by_id.values(), key=lambda p: (p.jurisdiction, p.id))
 
 
 def _read(files: Iterable[tuple[str, str]]) -> list[Pack]:

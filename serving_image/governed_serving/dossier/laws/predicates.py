@@ -12,7 +12,7 @@ from pydantic import Field
 from governed_api.base import Part
 from governed_api.quantities import seconds
 from governed_serving.dossier.contests import contests
-from governed_serving.dossier.laws.facts import Facts, Finding
+from governed_serving.dossier.laws.facts import Facts, ItemResult
 from governed_serving.fairness.inference.intervals import clopper_pearson
 
 __all__ = ["Item", "finding"]
@@ -33,11 +33,11 @@ class LedgerVerified(_Item):
 
     predicate: Literal["ledgerVerified"]
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         verification = facts.ledger.verification
         if verification is None:
-            return Finding("missing", "verified ledger")
-        return Finding("present", f"ledger of {verification.size:,} entries verified")
+            return ItemResult("missing", "verified ledger")
+        return ItemResult("present", f"ledger of {verification.size:,} entries verified")
 
 
 class LogsReachBack(_Item):
@@ -46,14 +46,16 @@ class LogsReachBack(_Item):
     predicate: Literal["logsReachBack"]
     days: Days
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         first = facts.ledger.first
         age = facts.days_since(first) if first else None
         if age is None:
-            return Finding("missing", f"log of {self.days} days (there is none)")
+            return ItemResult("missing", f"log of {self.days} days (there is none)")
         if age < self.days:
-            return Finding("missing", f"log of {self.days} days (this one began {first[:10]}, {max(age, 0)} days ago)")
-        return Finding("present", f"entries since {first[:10]}, none ever deleted")
+            return ItemResult(
+                "missing", f"log of {self.days} days (this one began {first[:10]}, {max(age, 0)} days ago)"
+            )
+        return ItemResult("present", f"entries since {first[:10]}, none ever deleted")
 
 
 class PayloadsKept(_Item):
@@ -63,15 +65,15 @@ class PayloadsKept(_Item):
     days: Days
     of_ledger: ClassVar[bool] = False
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         if facts.governance is None:
-            return Finding("missing", "manifest, which says how long payloads are kept")
+            return ItemResult("missing", "manifest, which says how long payloads are kept")
         kept = facts.governance.privacy.retention.payloads
         if kept is None:
-            return Finding("present", "payloads are never deleted (governance.privacy.retention)")
+            return ItemResult("present", "payloads are never deleted (governance.privacy.retention)")
         if seconds(kept) < self.days * DAY:
-            return Finding("contradicted", f"payloads are deleted after {kept}, before {self.days} days have passed")
-        return Finding("present", f"payloads are kept for {kept}")
+            return ItemResult("contradicted", f"payloads are deleted after {kept}, before {self.days} days have passed")
+        return ItemResult("present", f"payloads are kept for {kept}")
 
 
 class PayloadsDeleted(_Item):
@@ -80,11 +82,13 @@ class PayloadsDeleted(_Item):
     predicate: Literal["payloadsDeleted"]
     of_ledger: ClassVar[bool] = False
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         kept = facts.governance.privacy.retention.payloads if facts.governance else None
         if kept is None:
-            return Finding("missing", "time after which payloads are deleted (governance.privacy.retention.payloads)")
-        return Finding("present", f"payloads are deleted after {kept}, with a receipt in the ledger")
+            return ItemResult(
+                "missing", "time after which payloads are deleted (governance.privacy.retention.payloads)"
+            )
+        return ItemResult("present", f"payloads are deleted after {kept}, with a receipt in the ledger")
 
 
 class DataSet(_Item):
@@ -93,7 +97,7 @@ class DataSet(_Item):
     predicate: Literal["dataSet"]
     fact: Literal["digest", "licence", "consentBasis", "scan", "audit"]
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         data, index = facts.dossier.data, facts.ledger.index("dataset")
         words = {
             "digest": "data-set manifest with digest",
@@ -113,7 +117,7 @@ class DataSet(_Item):
                 "scan": words["scan"] if data.personal_data is not None else None,
             }
             said = told[self.fact]
-        return Finding("present", said, index) if said else Finding("missing", words[self.fact])
+        return ItemResult("present", said, index) if said else ItemResult("missing", words[self.fact])
 
 
 class HeldOut(_Item):
@@ -122,12 +126,12 @@ class HeldOut(_Item):
     predicate: Literal["heldOut"]
     fact: Literal["groups", "metrics"]
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         what = {"groups": "held-out rates per group", "metrics": "quality on held-out rows"}[self.fact]
         there = facts.dossier.evaluation.groups if self.fact == "groups" else facts.dossier.metrics
         ledger = facts.ledger
         index = ledger.index("artefact") if self.fact == "groups" else ledger.index("training")
-        return Finding("present", what, index) if there else Finding("missing", what)
+        return ItemResult("present", what, index) if there else ItemResult("missing", what)
 
 
 class Documentation(_Item):
@@ -135,11 +139,11 @@ class Documentation(_Item):
 
     predicate: Literal["documentation"]
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         what = "algorithm and lineage of the artefact"
         if facts.dossier.card.lineage is None:
-            return Finding("missing", what)
-        return Finding("present", f"{what} (this page)", facts.ledger.index("artefact"))
+            return ItemResult("missing", what)
+        return ItemResult("present", f"{what} (this page)", facts.ledger.index("artefact"))
 
 
 class BiasVerdict(_Item):
@@ -148,21 +152,21 @@ class BiasVerdict(_Item):
     predicate: Literal["biasVerdict"]
     within_days: Days = 31
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         auditor, index = facts.dossier.auditor, facts.ledger.index("verdict")
         word = auditor.verdict if auditor else None
         if auditor is None or word not in ("Pass", "Fail"):
-            return Finding("missing", f"live bias verdict (now {word or 'none'})")
+            return ItemResult("missing", f"live bias verdict (now {word or 'none'})")
         if word == "Fail":
-            return Finding("contradicted", f"live bias verdict is Fail: {auditor.summary}", index)
+            return ItemResult("contradicted", f"live bias verdict is Fail: {auditor.summary}", index)
         if not facts.within(auditor.observed_at, self.within_days):
             when = auditor.observed_at[:10] or "an unknown day"
-            return Finding(
+            return ItemResult(
                 "outdated", f"live bias verdict Pass of {when}, wanted within {self.within_days} days", index
             )
         if index is None:
-            return Finding("missing", "live bias verdict in the ledger (only the report says Pass)")
-        return Finding("present", f"live bias verdict Pass of {auditor.observed_at[:10]}", index)
+            return ItemResult("missing", "live bias verdict in the ledger (only the report says Pass)")
+        return ItemResult("present", f"live bias verdict Pass of {auditor.observed_at[:10]}", index)
 
 
 class ImpactRatios(_Item):
@@ -173,7 +177,7 @@ class ImpactRatios(_Item):
     attributes: Annotated[int, Field(ge=1, le=8)] = 2
     within_days: Days = 365
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         auditor = facts.dossier.auditor
         told = auditor.attributes if auditor else {}
         with_ratios = [
@@ -181,21 +185,21 @@ class ImpactRatios(_Item):
         ]
         if auditor is None or len(with_ratios) < self.attributes:
             found = ", ".join(with_ratios) or "none"
-            return Finding(
+            return ItemResult(
                 "missing", f"impact ratios of what was selected, by {self.attributes} attributes (found: {found})"
             )
         crossed = any(g.impact_ratio is not None for g in auditor.intersections.groups)
         if self.attributes > 1 and not crossed:
-            return Finding("missing", f"impact ratios by {' and '.join(with_ratios)} together (none has support)")
+            return ItemResult("missing", f"impact ratios by {' and '.join(with_ratios)} together (none has support)")
         index = facts.ledger.index("verdict")
         if index is None:
-            return Finding("missing", "impact ratios with a verdict in the ledger (only the report has them)")
+            return ItemResult("missing", "impact ratios with a verdict in the ledger (only the report has them)")
         if not facts.within(auditor.observed_at, self.within_days):
             when = auditor.observed_at[:10] or "an unknown day"
-            return Finding("outdated", f"impact ratios of {when}, wanted within {self.within_days} days", index)
+            return ItemResult("outdated", f"impact ratios of {when}, wanted within {self.within_days} days", index)
         unknown = ", ".join(f"{auditor.missing.get(name, 0):,} without {name}" for name in with_ratios)
         said = f"impact ratios by {', '.join(with_ratios)}{' and together' if crossed else ''}; {unknown}"
-        return Finding("present", said, index)
+        return ItemResult("present", said, index)
 
 
 class Explanations(_Item):
@@ -204,21 +208,21 @@ class Explanations(_Item):
     predicate: Literal["explanations"]
     within_days: Days = 366
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         count = facts.ledger.counts.get("explanation", 0)
         if not count:
-            return Finding("missing", "explanation by request id")
+            return ItemResult("missing", "explanation by request id")
         revision = facts.revision
         newest = facts.ledger.explained_of.get(revision) if revision else facts.ledger.explained
         said = f"{count:,} explanations by request id"
         if newest is None:
-            return Finding("outdated", f"{said}, none of revision {revision}, which serves")
+            return ItemResult("outdated", f"{said}, none of revision {revision}, which serves")
         index, entry = newest
         if not facts.within(entry.time, self.within_days):
-            return Finding(
+            return ItemResult(
                 "outdated", f"{said}, newest of {entry.time[:10]}, wanted within {self.within_days} days", index
             )
-        return Finding("present", said, index)
+        return ItemResult("present", said, index)
 
 
 class Masking(_Item):
@@ -227,14 +231,14 @@ class Masking(_Item):
     predicate: Literal["masking"]
     of_ledger: ClassVar[bool] = False
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         masking = facts.governance.privacy.masking if facts.governance else None
         if masking is None:
-            return Finding("missing", "masking of personal data (governance.privacy.masking)")
+            return ItemResult("missing", "masking of personal data (governance.privacy.masking)")
         if not masking.masks_requests():
-            return Finding("missing", "masking of requests (governance.privacy.masking has direction Response)")
+            return ItemResult("missing", "masking of requests (governance.privacy.masking has direction Response)")
         if masking.failure_policy == "Open":
-            return Finding("contradicted", "masking has failurePolicy Open: what can't be masked passes")
+            return ItemResult("contradicted", "masking has failurePolicy Open: what can't be masked passes")
         served = facts.dossier.served
         masked = sum(n for by_entity in served.masked.values() for n in by_entity.values()) if served else 0
         said = f", {masked:,} placeholders in what was served" if served else ""
@@ -243,7 +247,7 @@ class Masking(_Item):
             for what, chosen in (("fields", masking.fields), ("entities", masking.entities))
             if chosen
         )
-        return Finding("present", f"masking of personal data configured{only}{said}")
+        return ItemResult("present", f"masking of personal data configured{only}{said}")
 
 
 class Keys(_Item):
@@ -251,12 +255,12 @@ class Keys(_Item):
 
     predicate: Literal["keys"]
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         held = [key for key in facts.dossier.keys if key.status != "destroyed"]
         gone = len(facts.dossier.keys) - len(held)
         if not held:
-            return Finding("missing", f"key inventory{f' ({gone} keys, all destroyed)' if gone else ''}")
-        return Finding("present", f"inventory of {len(held)} keys, wrapped", facts.ledger.index("key"))
+            return ItemResult("missing", f"key inventory{f' ({gone} keys, all destroyed)' if gone else ''}")
+        return ItemResult("present", f"inventory of {len(held)} keys, wrapped", facts.ledger.index("key"))
 
 
 class SubjectKeys(_Item):
@@ -265,11 +269,11 @@ class SubjectKeys(_Item):
     predicate: Literal["subjectKeys"]
     of_ledger: ClassVar[bool] = False
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         subject = facts.governance.privacy.subject if facts.governance else None
         if not subject:
-            return Finding("missing", "index of data subjects (governance.privacy.subject)")
-        return Finding("present", f"a key for each {subject}: governed subject find, export, erase")
+            return ItemResult("missing", "index of data subjects (governance.privacy.subject)")
+        return ItemResult("present", f"a key for each {subject}: governed subject find, export, erase")
 
 
 class HumanReview(_Item):
@@ -279,29 +283,31 @@ class HumanReview(_Item):
     predicate: Literal["humanReview"]
     within_days: Days = 366
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         if facts.dossier.auditor is None or facts.governance is None:
-            return Finding("missing", "way to contest a decision (governance.bias, and the manifest)")
+            return ItemResult("missing", "way to contest a decision (governance.bias, and the manifest)")
         every = contests(facts.ledger, facts.dossier.made)
         if (dropped := facts.ledger.dropped.get("acknowledgement", 0)) != 0:
-            return Finding("missing", f"all contests of the ledger (this page reads the newest, {dropped:,} are older)")
+            return ItemResult(
+                "missing", f"all contests of the ledger (this page reads the newest, {dropped:,} are older)"
+            )
         late = [c for c in every if c.decided is None and c.late]
         if late:
             said = f"{len(late):,} contested decisions are past their deadline"
-            return Finding("contradicted", said, late[0].index)
+            return ItemResult("contradicted", said, late[0].index)
         behind = [c.decided for c in every if c.decided is not None and c.late]
         if recent := [one for one in behind if facts.within(one[1], self.within_days)]:
             said = (
                 f"{len(recent):,} contested decisions were decided after their deadline within {self.within_days} days"
             )
-            return Finding("contradicted", said, recent[-1][0])
+            return ItemResult("contradicted", said, recent[-1][0])
         decided = [c.decided for c in every if c.decided is not None]
         if not every:
             deadline = facts.governance.audit.contest_deadline
-            return Finding("present", f"no decision was contested; one that is has to be decided within {deadline}")
+            return ItemResult("present", f"no decision was contested; one that is has to be decided within {deadline}")
         ever = f"{len(behind):,} after their deadline, long ago" if behind else "none past its deadline"
         said = f"{len(decided):,} of {len(every):,} contested decisions decided by a person, {ever}"
-        return Finding("present", said, decided[-1][0] if decided else every[-1].index)
+        return ItemResult("present", said, decided[-1][0] if decided else every[-1].index)
 
 
 class AlarmsHandled(_Item):
@@ -311,27 +317,29 @@ class AlarmsHandled(_Item):
     predicate: Literal["alarmsHandled"]
     within_days: Days = 31
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         auditor = facts.dossier.auditor
         if auditor is None:
-            return Finding("missing", "watch over the model that raises alarms (governance.bias)")
+            return ItemResult("missing", "watch over the model that raises alarms (governance.bias)")
         taken = [
             (i, e) for i, e in facts.ledger.entries.get("acknowledgement", []) if e.summary.get("kind") != "review"
         ]
         index = taken[-1][0] if taken else None
         if auditor.alarm.active:
             if not auditor.alarm.acknowledged_by:
-                return Finding("contradicted", "an alarm is active and nobody has acknowledged it", index)
+                return ItemResult("contradicted", "an alarm is active and nobody has acknowledged it", index)
             if not any(not auditor.revision or e.revision == auditor.revision for _, e in taken):
-                return Finding("missing", "acknowledgement of the active alarm in the ledger (only the report has one)")
+                return ItemResult(
+                    "missing", "acknowledgement of the active alarm in the ledger (only the report has one)"
+                )
         if not facts.within(auditor.observed_at, self.within_days):
             when = auditor.observed_at[:10] or "an unknown day"
-            return Finding(
+            return ItemResult(
                 "outdated", f"watch for alarms, last of {when}, wanted within {self.within_days} days", index
             )
         if taken:
-            return Finding("present", f"{len(taken):,} alarms acknowledged by a person", index)
-        return Finding("present", "no alarm awaits acknowledgement")
+            return ItemResult("present", f"{len(taken):,} alarms acknowledged by a person", index)
+        return ItemResult("present", "no alarm awaits acknowledgement")
 
 
 class Supplied(_Item):
@@ -344,19 +352,19 @@ class Supplied(_Item):
     within_days: Days | None = None
     of_ledger: ClassVar[bool] = False
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         there = facts.supervision.document(self.document)
         if there is None:
-            return Finding("missing", f"{self.asks} (governance.supervision.documents: {self.document})")
+            return ItemResult("missing", f"{self.asks} (governance.supervision.documents: {self.document})")
         today = facts.today.isoformat()
         named = f"{self.asks}: {there.reference or there.digest}, {there.owner}, {there.issued}"
         if facts.to_come(there.issued):
-            return Finding("contradicted", f"{named}: issued on a day that is yet to come")
+            return ItemResult("contradicted", f"{named}: issued on a day that is yet to come")
         if there.expires is not None and there.expires <= today:
-            return Finding("outdated", f"{named}: expired {there.expires}")
+            return ItemResult("outdated", f"{named}: expired {there.expires}")
         if facts.older_than(there.issued, self.within_days):
-            return Finding("outdated", f"{named}: older than {self.within_days} days")
-        return Finding("present", named)
+            return ItemResult("outdated", f"{named}: older than {self.within_days} days")
+        return ItemResult("present", named)
 
 
 class Assessed(_Item):
@@ -375,28 +383,28 @@ class Assessed(_Item):
     within_days: Days | None = None
     of_ledger: ClassVar[bool] = False
 
-    def judge(self, facts: Facts) -> Finding:
+    def judge(self, facts: Facts) -> ItemResult:
         there = facts.supervision.assessment(self.assessment)
         if there is None:
-            return Finding("missing", f"{self.asks} (governance.supervision.assessments: {self.assessment})")
+            return ItemResult("missing", f"{self.asks} (governance.supervision.assessments: {self.assessment})")
         lower = clopper_pearson(there.met, there.sampled, 0.90).lower
         said = f"{self.asks}: {there.met:,} of {there.sampled:,}, at least {lower:.1%} with 95 % confidence"
         if facts.to_come(there.performed):
-            return Finding("contradicted", f"{said}: performed on a day that is yet to come")
+            return ItemResult("contradicted", f"{said}: performed on a day that is yet to come")
         if there.met < self.at_least * there.sampled:
-            return Finding("contradicted", f"{said}: below {self.at_least:.0%}")
+            return ItemResult("contradicted", f"{said}: below {self.at_least:.0%}")
         if facts.older_than(there.performed, self.within_days):
-            return Finding("outdated", f"{said}: of {there.performed}, wanted within {self.within_days} days")
+            return ItemResult("outdated", f"{said}: of {there.performed}, wanted within {self.within_days} days")
         for name, found, wanted in (
             ("sampled", there.sampled, self.sampled),
             ("held", there.held, self.held),
             ("risks", there.risks, self.risks),
         ):
             if wanted is not None and (found or 0) < wanted:
-                return Finding("missing", f"{said}: {name} is {found or 'not said'}, {wanted:,} are asked for")
+                return ItemResult("missing", f"{said}: {name} is {found or 'not said'}, {wanted:,} are asked for")
         if lower < self.at_least:
-            return Finding("missing", f"{said}: {self.at_least:.0%} is reached and not shown; sample more")
-        return Finding("present", said)
+            return ItemResult("missing", f"{said}: {self.at_least:.0%} is reached and not shown; sample more")
+        return ItemResult("present", said)
 
 
 Item = Annotated[
@@ -421,8 +429,8 @@ Item = Annotated[
 ]
 
 
-def finding(item: Item, facts: Facts) -> Finding:
+def finding(item: Item, facts: Facts) -> ItemResult:
     """Judge one item. What a ledger says that doesn't verify is contradicted, whatever it says."""
     if item.of_ledger and facts.ledger.error:
-        return Finding("contradicted", f"the ledger does not verify: {facts.ledger.error}")
+        return ItemResult("contradicted", f"the ledger does not verify: {facts.ledger.error}")
     return item.judge(facts)
