@@ -10,7 +10,7 @@ import uvloop
 
 import governed_operator.loop.handlers  # noqa: F401  registers them
 from governed_operator.kube.cluster import NoCluster, find_cluster
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 50)  # caches of thousands of models are no garbage
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            namespaces = Settings.from_environment().namespaces
+            namespaces = OperatorSettings.from_environment().namespaces
             runner.run(find_cluster())
         except (NoCluster, ValueError) as error:  # told at once: in kopf's own start it would be tried for ever
             sys.exit(f"governed-operator: {error}")

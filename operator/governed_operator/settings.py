@@ -16,13 +16,14 @@ class Images:
     server: str = f"{REGISTRY}/server:{__version__}"
     explainer: str = f"{REGISTRY}/explainer:{__version__}"
     explainer_alibi: str = f"{REGISTRY}/explainer-alibi:{__version__}"
+    explainer_captum: str = f"{REGISTRY}/explainer-captum:{__version__}"
     auditor: str = f"{REGISTRY}/auditor:{__version__}"
     archive: str = f"{REGISTRY}/archive:{__version__}"
     trainer: str = f"{REGISTRY}/trainer:{__version__}"
 
 
 @dataclass(frozen=True)
-class Settings:
+class OperatorSettings:
     """Read from the environment of the operator (GOVERNED_OPERATOR_…), set by the chart's values."""
 
     images: Images = field(default_factory=Images)
@@ -58,7 +59,7 @@ class Settings:
     absent: no scale to zero."""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "OperatorSettings":
         """Settings with every GOVERNED_OPERATOR_… variable that is set and not empty applied."""
 
         def get(name: str) -> str | None:

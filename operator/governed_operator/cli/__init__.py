@@ -11,19 +11,26 @@ from governed_api.version import __version__
 from governed_operator.cli import (
     acknowledge,
     archive,
+    consumer,
     contest,
     contests,
     crd,
     decide,
+    dossier,
     explain,
     infer,
     init,
     inspect,
+    list_models,
+    logs,
+    mask,
     pin,
     render,
     report,
     run,
+    status,
     subject,
+    usage,
     validate,
     verify,
 )
@@ -38,21 +45,27 @@ app = typer.Typer(
 for module in (
     validate,
     inspect,
+    mask,
     pin,
     init,
     render,
     run,
+    list_models,
+    status,
+    logs,
     crd,
     infer,
     explain,
     verify,
     report,
+    dossier,
+    usage,
     acknowledge,
     contest,
     contests,
     decide,
 ):
-    app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+    app.command(module.__name__.rsplit(".", 1)[1].removesuffix("_models"))(module.command)
 
 
 def _version(asked: bool) -> None:
@@ -71,6 +84,7 @@ def _common(
 
 
 app.add_typer(archive.app, name="archive")
+app.add_typer(consumer.app, name="consumer")
 app.add_typer(subject.app, name="subject")
 
 

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governed_api import runtime as rt
+from governed_operator.cli.api_key import api_key_headers
 from governed_operator.cli.fail import fail
-from governed_operator.cli.in_cluster import POD_TOKEN_FILE, ClusterError, ClusterModel
+from governed_operator.cli.in_cluster import POD_TOKEN_FILE, ClusterError, ClusterModel, here, refuse_both
 
 if TYPE_CHECKING:
     from governed_operator.local.client import ModelClient
 
 Url = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Address of the model's auditor; in a cluster: "
-        f"kubectl port-forward deployment/NAME-predictor {rt.PORT_AUDITOR}."
+        f"kubectl port-forward deployment/NAME-predictor {rt.PORT_AUDITOR}.",
+        show_default=f"of the local run, else {rt.on_this_machine(rt.PORT_AUDITOR)}",
     ),
 ]
 PodTokenFile = Annotated[
@@ -35,26 +37,32 @@ PodTokenFile = Annotated[
 WorkdirOption = Annotated[
     Path | None, typer.Option("--workdir", help="Working directory of the local run.", show_default=".governed/NAME")
 ]
-AUDITOR = rt.on_this_machine(rt.PORT_AUDITOR)
-"""Of a local run, or forwarded."""
 
 
 @contextmanager
 def auditor_client(
-    url: str, name: str, token: "PodToken", cluster: ClusterModel | None = None, *, timeout: float | None = None
+    url: str | None,
+    name: str,
+    shown: "Credentials",
+    cluster: ClusterModel | None = None,
+    *,
+    timeout: float | None = None,
 ) -> "Iterator[ModelClient]":
-    """Shows the token of the auditor's port where there is one. Ends the command when it can't be had."""
+    """Shows the token of the auditor's port where there is one, and the API key that is given. Ends the command when
+    they can't be had."""
     from governed_operator.local.client import TIMEOUT, ModelClient
 
-    patience = timeout or TIMEOUT
+    patience, key = timeout or TIMEOUT, shown.key()
     if cluster is None:
-        with ModelClient(url, name, timeout=patience, headers=token.headers(name)) as client:
+        at = url or here(name, rt.PORT_AUDITOR, shown.workdir)
+        with ModelClient(at, name, timeout=patience, headers=shown.headers(name) | key) as client:
             yield client
         return
+    refuse_both(url)
     try:
         pod = cluster.pod()
         foreign = cluster.model().spec.predictor.model.runtime is not None
-        headers = {rt.POD_TOKEN_HEADER: cluster.pod_token(pod)} if foreign else {}
+        headers = key | ({rt.POD_TOKEN_HEADER: cluster.pod_token(pod)} if foreign else {})
         with (
             cluster.forwarded(pod, rt.PORT_AUDITOR) as address,
             ModelClient(address, name, timeout=patience, headers=headers) as client,
@@ -65,17 +73,24 @@ def auditor_client(
 
 
 @dataclass(frozen=True)
-class PodToken:
-    """Where the token of the auditor's port lies: ``file``, else in the working directory of a local run."""
+class Credentials:
+    """Where the token of the auditor's port lies: ``file``, else in the working directory of a local run; and the API
+    key of ``key_file`` or the environment, but for a person with a token of another kind."""
 
     file: Path | None
     workdir: Path | None
+    key_file: Path | None = None
+    by_key: bool = True
+
+    def key(self) -> dict[str, str]:
+        """What to send of the API key; ends the command for what is none."""
+        return api_key_headers(self.key_file) if self.by_key else {}
 
     def headers(self, name: str) -> dict[str, str]:
         """What to send; ends the command where ``file`` can't be read."""
         from governed_operator.local.workdir import Workdir, pod_token_headers
 
-        path = self.file or Workdir(self.workdir or Path(".governed") / name).pod_token(name)
+        path = self.file or Workdir.of(name, self.workdir).pod_token(name)
         try:
             return pod_token_headers(path)
         except (OSError, UnicodeDecodeError) as error:

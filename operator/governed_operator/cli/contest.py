@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from governed_operator.cli.auditor_access import AUDITOR, PodToken, PodTokenFile, Url, WorkdirOption, auditor_client
+from governed_operator.cli.api_key import ApiKeyFile
+from governed_operator.cli.auditor_access import Credentials, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import Context, Namespace, in_cluster
 from governed_operator.cli.model_options import print_json
@@ -21,8 +22,9 @@ def command(
     *,
     by: Annotated[str, typer.Option(help="Who contests it.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.", show_default=False)],
-    url: Url = AUDITOR,
+    url: Url = None,
     pod_token_file: PodTokenFile = None,
+    api_key_file: ApiKeyFile = None,
     workdir: WorkdirOption = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -32,7 +34,9 @@ def command(
 
     cluster = in_cluster(name, namespace, context)
     try:
-        with auditor_client(url, name, PodToken(pod_token_file, workdir), cluster, timeout=PATIENCE) as client:
+        with auditor_client(
+            url, name, Credentials(pod_token_file, workdir, api_key_file), cluster, timeout=PATIENCE
+        ) as client:
             answer = client.contest(request, by, reason)
     except ClientError as error:
         fail(str(error))

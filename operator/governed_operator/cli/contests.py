@@ -5,15 +5,18 @@ from typing import Annotated
 import typer
 
 from governed_api.printable import printable
-from governed_operator.cli.auditor_access import AUDITOR, PodToken, PodTokenFile, Url, WorkdirOption, auditor_client
+from governed_operator.cli.api_key import ApiKeyFile
+from governed_operator.cli.auditor_access import Credentials, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import Context, Namespace, in_cluster
 
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
-    url: Url = AUDITOR,
+    url: Url = None,
+    *,
     pod_token_file: PodTokenFile = None,
+    api_key_file: ApiKeyFile = None,
     workdir: WorkdirOption = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -23,14 +26,14 @@ def command(
 
     cluster = in_cluster(name, namespace, context)
     try:
-        with auditor_client(url, name, PodToken(pod_token_file, workdir), cluster) as client:
-            found = client.contests()
+        with auditor_client(url, name, Credentials(pod_token_file, workdir, api_key_file), cluster) as client:
+            contests = client.contests()
     except ClientError as error:
         fail(str(error))
-    for one in found:
-        late = "  overdue" if one["overdue"] else ""
-        print(printable(f"{one['id']}  contested {one['time']}  to be decided by {one['deadline']}{late}"))
-    if not found:
+    for contest in contests:
+        late = "  overdue" if contest["overdue"] else ""
+        print(printable(f"{contest['id']}  contested {contest['time']}  to be decided by {contest['deadline']}{late}"))
+    if not contests:
         print(f"{name}: no contested decision is open")
-    if any(one["overdue"] for one in found):
+    if any(contest["overdue"] for contest in contests):
         raise typer.Exit(3)

@@ -14,7 +14,7 @@ def command(
     check: Annotated[bool, typer.Option("--check", help="Fail when the files differ from the types.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the files.")] = False,
 ) -> None:
-    """Print both CRDs, or check or write their files."""
+    """Print the CRDs, or check or write their files."""
     from governed_api import schema
 
     if check and write:

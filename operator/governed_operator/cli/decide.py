@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from governed_api.printable import printable
-from governed_operator.cli.auditor_access import AUDITOR, PodToken, PodTokenFile, Url, WorkdirOption, auditor_client
+from governed_operator.cli.auditor_access import Credentials, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel, Context, Namespace, in_cluster
 
@@ -44,7 +44,7 @@ def command(
         ),
     ] = None,
     workdir: WorkdirOption = None,
-    url: Url = AUDITOR,
+    url: Url = None,
     pod_token_file: PodTokenFile = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -55,7 +55,7 @@ def command(
     cluster = in_cluster(name, namespace, context)
     token = _token(token_file, name, workdir, cluster)
     try:
-        with auditor_client(url, name, PodToken(pod_token_file, workdir), cluster) as client:
+        with auditor_client(url, name, Credentials(pod_token_file, workdir, by_key=False), cluster) as client:
             answer = client.decide(request, by, outcome.value, reason, token)
     except ClientError as error:
         fail(str(error))
@@ -73,7 +73,7 @@ def _token(file: Path | None, name: str, workdir: Path | None, cluster: ClusterM
             return cluster.token().decode("ascii", "replace").strip()
         except ClusterError as error:
             fail(str(error))
-    path = file or Workdir(workdir or Path(".governed") / name).operator_token(name)
+    path = file or Workdir.of(name, workdir).operator_token(name)
     try:
         return path.read_text().strip()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,7 +26,18 @@ from governed_operator.cli.fail import fail
 if TYPE_CHECKING:
     from governed_api.resolved import ResolvedModel
 
-__all__ = ["ClusterError", "ClusterModel", "Context", "Namespace", "in_cluster", "kept", "reached"]
+__all__ = [
+    "ClusterError",
+    "ClusterModel",
+    "Context",
+    "Namespace",
+    "here",
+    "in_cluster",
+    "kept",
+    "models_in_cluster",
+    "reached",
+    "refuse_both",
+]
 
 Namespace = Annotated[
     str | None,
@@ -46,6 +58,11 @@ _LOOK = 0.05
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What Kubernetes takes for a namespace, and no model's name is other: none of them is an option or a selector."""
 _REPORTS = f"{REPORT_PLURAL}.{GROUP}"
+_MODELS = f"{PLURAL}.{GROUP}"
+_PREFIX = re.compile(r"\[[^/\]]*/([^/\]]+)/([^/\]]+)\] ?(.*)", re.DOTALL)
+"""Of a line of kubectl logs --prefix: [pod/POD/CONTAINER] TEXT."""
+_MOST_PODS = 64
+"""Whose lines are asked for at once when they are followed."""
 _FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) -> ")
 
 
@@ -61,16 +78,20 @@ class ClusterModel:
     namespace: str | None = None
     context: str | None = None
 
+    def resource(self) -> dict[str, Json]:
+        """The GovernedModel as the API server has it. Raises ClusterError."""
+        read = self._get(_MODELS, self.name)
+        if read is None:
+            raise ClusterError(f"no GovernedModel {self.name} in {self.place}: see kubectl get gmodel -A")
+        return read
+
     def model(self) -> "ResolvedModel":
         """Raises ClusterError."""
         from governed_api.model import GovernedModel
         from governed_api.resolved import ResolvedModel
 
-        found = self._get(f"{PLURAL}.{GROUP}", self.name)
-        if found is None:
-            raise ClusterError(f"no GovernedModel {self.name} in {self.place}: see kubectl get gmodel -A")
         try:
-            return ResolvedModel.of(GovernedModel.model_validate(found))
+            return ResolvedModel.of(GovernedModel.model_validate(self.resource()))
         except ValueError as error:
             first = " ".join(str(error).split())[:300]
             raise ClusterError(
@@ -81,10 +102,14 @@ class ClusterModel:
         """The GovernanceReport; empty where there is none. Raises ClusterError."""
         return self._get(_REPORTS, self.name) or {}
 
+    def archive_report(self) -> dict[str, Json]:
+        """The archive's own report; empty where there is none. Raises ClusterError."""
+        return self._get(_REPORTS, ARCHIVE) or {}
+
     def anchor(self) -> dict[str, Json]:
         """The archive's own report where it holds a checkpoint of the ledger, else empty. Raises ClusterError."""
-        found = self._get(_REPORTS, ARCHIVE) or {}
-        return found if _at(found, "status", "archive", "checkpoint") else {}
+        report = self.archive_report()
+        return report if _at(report, "status", "archive", "checkpoint") else {}
 
     def reader_token(self) -> bytes:
         """Of whoever checks the whole log, made of the archive's root as the archive makes it. Raises ClusterError."""
@@ -101,10 +126,10 @@ class ClusterModel:
     def token(self) -> bytes:
         """Of whoever answers for the model. Raises ClusterError."""
         secret = object_names.operator_token(self.name)
-        found = self.secret(secret, token_key(Role.OPERATOR))
-        if found is None:
+        secret_read = self.secret(secret, token_key(Role.OPERATOR))
+        if secret_read is None:
             raise ClusterError(f"no Secret {secret} in {self.place}: the operator makes it with the model")
-        return found
+        return secret_read
 
     @property
     def place(self) -> str:
@@ -137,7 +162,7 @@ class ClusterModel:
     def pod(self) -> str:
         """A ready pod of the stable revision. Raises ClusterError."""
         labels = f"{LABEL_MODEL}={self.name},{LABEL_TRACK}={rt.TRACK_STABLE}"
-        listed = self._kubectl_json("get", "pods", "-l", labels, "-o", "json") or {}
+        listed = self.kubectl_json("get", "pods", "-l", labels, "-o", "json") or {}
         for pod in _all(listed.get("items")):
             if _at(pod, "metadata", "deletionTimestamp") is not None:
                 continue  # it is ready still, and gone before it answers
@@ -150,20 +175,45 @@ class ClusterModel:
         """What the auditor's port of ``pod`` asks for. Raises ClusterError."""
         return self._said("exec", pod, "-c", "auditor", "--", "cat", POD_TOKEN_FILE).decode("ascii", "replace").strip()
 
-    def _get(self, kind: str, name: str) -> dict[str, Json] | None:
-        return self._kubectl_json("get", kind, name, "-o", "json", "--ignore-not-found")
+    def log_lines(self, container: str | None, tail: int, follow: bool) -> Iterator[tuple[str, str, str]]:
+        """("", POD/CONTAINER, text) of the model's pods. Raises ClusterError."""
+        chosen = f"{LABEL_MODEL}={self.name}"
+        words = [*self._kubectl(), "logs", "-l", chosen, "--all-containers", "--prefix", f"--tail={tail}"]
+        words += ["--follow", f"--max-log-requests={_MOST_PODS * 4}"] if follow else []
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said)
+            assert process.stdout is not None
+            with process, process.stdout as lines:
+                try:
+                    for raw in lines:
+                        line = _log_line(raw.decode(errors="replace").rstrip("\r\n"))
+                        # kubectl's own --container ends at the first pod without one, such as the training's
+                        if container is None or line[1].rpartition("/")[2] in (container, "kubectl"):
+                            yield line
+                    code = process.wait()
+                finally:
+                    process.terminate()
+            if code > 0:
+                raise ClusterError(f"kubectl logs: {_printed(said)}")
+            if told := _printed(said):
+                yield "", "kubectl", told
 
-    def _kubectl_json(self, *words: str) -> dict[str, Json] | None:
-        said = self._said(*words)
+    def _get(self, kind: str, name: str) -> dict[str, Json] | None:
+        return self.kubectl_json("get", kind, name, "-o", "json", "--ignore-not-found")
+
+    def kubectl_json(self, *words: str, stdin: bytes = b"") -> dict[str, Json] | None:
+        """What kubectl prints as JSON; None where it prints nothing. Raises ClusterError."""
+        said = self._said(*words, stdin=stdin)
         try:
-            found = json.loads(said) if said.strip() else None
+            answer = json.loads(said) if said.strip() else None
         except ValueError as error:
             raise ClusterError("kubectl: expected JSON, found something else") from error
-        return found if isinstance(found, dict) else None
+        return answer if isinstance(answer, dict) else None
 
-    def _said(self, *words: str) -> bytes:
+    def _said(self, *words: str, stdin: bytes = b"") -> bytes:
+        command = [*self._kubectl(), *words]
         try:
-            done = subprocess.run([*self._kubectl(), *words], check=False, capture_output=True, timeout=PATIENCE)
+            done = subprocess.run(command, check=False, capture_output=True, timeout=PATIENCE, input=stdin)
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"kubectl: expected an answer within {PATIENCE:g} s, found none") from error
         if done.returncode != 0:
@@ -195,17 +245,21 @@ def _local_port(process: "subprocess.Popen[bytes]", told: IO[bytes], said: IO[by
     until, ended = time.monotonic() + PATIENCE, False
     while not ended and time.monotonic() < until:
         ended = process.poll() is not None  # before the look: what it said last is seen as well
-        told.seek(0)
-        if found := _FORWARDING.search(told.read()):
-            return int(found[1])
+        if forwarding := _FORWARDING.search(_written(told)):
+            return int(forwarding[1])
         time.sleep(0 if ended else _LOOK)
     why = _printed(said) or f"expected a forwarded port within {PATIENCE:g} s, found none"
     raise ClusterError(f"kubectl port-forward: {why}")
 
 
 def _printed(said: IO[bytes]) -> str:
-    said.seek(0)
-    return _words(said.read())
+    return _words(_written(said))
+
+
+def _written(to: IO[bytes]) -> bytes:
+    """At most 64 KiB from the start of what a child wrote to its copy of ``to``, which has one offset with ours: a seek
+    here would have the child write over its own words."""
+    return os.pread(to.fileno(), 65536, 0)
 
 
 def _words(data: bytes) -> str:
@@ -227,13 +281,41 @@ def in_cluster(name: str, namespace: str | None, context: str | None) -> Cluster
     return ClusterModel(name, namespace, context)
 
 
+def here(name: str, port: int, workdir: Path | None = None) -> str:
+    """Address of a port of the model's run on this machine; of one with the ports as they are, where none runs."""
+    from governed_operator.local.workdir import Workdir
+
+    offset = Workdir.of(name, workdir).serving_port_offset
+    return rt.on_this_machine(port + (offset or 0))
+
+
+def refuse_both(url: str | None) -> None:
+    """Ends the command for an address beside a cluster: one of them would be left out without a word."""
+    if url is not None:
+        fail(f"--url {url}: expected it without --namespace and --context, which find the model in a cluster")
+
+
+def models_in_cluster(namespace: str | None, context: str | None, everywhere: bool) -> list[dict[str, Json]]:
+    """GovernedModels by namespace and name. Raises ClusterError; ends the command for names that Kubernetes has none
+    of."""
+    cluster = in_cluster("models", namespace, context) or ClusterModel("models")
+    listed = cluster.kubectl_json("get", _MODELS, "-o", "json", *(["--all-namespaces"] if everywhere else [])) or {}
+    return [model for model in _all(listed.get("items")) if isinstance(model, dict)]
+
+
+def _log_line(text: str) -> tuple[str, str, str]:
+    match = _PREFIX.fullmatch(text)
+    return ("", f"{match[1]}/{match[2]}", match[3]) if match else ("", "kubectl", text)
+
+
 @contextmanager
-def reached(url: str, port: int, cluster: ClusterModel | None) -> Iterator[str]:
-    """``url``, or where ``port`` of the model's pods in ``cluster`` is forwarded to; ends the command with what kubectl
-    said."""
+def reached(url: str | None, port: int, name: str, cluster: ClusterModel | None) -> Iterator[str]:
+    """``url``, or where ``port`` of the model serves here, or where that of its pods in ``cluster`` is forwarded to;
+    ends the command with what kubectl said."""
     if cluster is None:
-        yield url
+        yield url or here(name, port)
         return
+    refuse_both(url)
     try:
         with cluster.forwarded(cluster.pod(), port) as address:
             yield address

@@ -1,6 +1,7 @@
 """`governed infer`: asks a served model for one answer."""
 
-from governed_api.runtime import PORT_HTTP, on_this_machine
+from governed_api.runtime import PORT_HTTP
+from governed_operator.cli.api_key import ApiKeyFile, api_key_headers
 from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import Context, Namespace, in_cluster, reached
 from governed_operator.cli.model_options import AsJson, Instance, Name, Url, features, print_json
@@ -9,8 +10,10 @@ from governed_operator.cli.model_options import AsJson, Instance, Name, Url, fea
 def command(
     name: Name,
     instance: Instance,
-    url: Url = on_this_machine(PORT_HTTP),
+    url: Url = None,
     as_json: AsJson = False,
+    *,
+    api_key_file: ApiKeyFile = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -19,9 +22,12 @@ def command(
     from governed_operator.local.explanation_view import answer_view
     from governed_operator.local.plain_console import plain_console
 
-    row = features(instance)
+    row, key = features(instance), api_key_headers(api_key_file)
     try:
-        with reached(url, PORT_HTTP, in_cluster(name, namespace, context)) as at, ModelClient(at, name) as client:
+        with (
+            reached(url, PORT_HTTP, name, in_cluster(name, namespace, context)) as at,
+            ModelClient(at, name, headers=key) as client,
+        ):
             answer, metadata = client.infer([row]), client.metadata()
     except ClientError as error:
         fail(str(error))

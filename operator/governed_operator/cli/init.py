@@ -1,4 +1,4 @@
-"""`governed init FILE`: a manifest that serves an ONNX file."""
+"""`governed init FILE`: a manifest that serves an ONNX file, or a folder with a tokenizer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,12 @@ from governed_operator.cli.inspect import local_file, serving_side
 
 
 def command(
-    file: Annotated[str, typer.Argument(help="An ONNX file, as a path or a file: URI.", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="An ONNX file, or a folder with one and its tokenizer, as a path or a file: URI.", show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write; never overwritten.")] = Path(
         "model.yaml"
     ),

@@ -1,4 +1,5 @@
-"""`governed inspect FILE`: what an ONNX file is and what can be done with it (a subprocess of the serving side)."""
+"""`governed inspect FILE`: what an ONNX file, or a folder with a tokenizer, is and what can be done with it (a
+subprocess of the serving side)."""
 
 import subprocess
 import sys
@@ -23,22 +24,29 @@ def serving_side(verb: str, file: str, *words: str) -> "subprocess.CompletedProc
 
 
 def local_file(file: str) -> Path:
-    """A path or file: URI of a file that is there; ends the command otherwise."""
+    """A path or file: URI of a file or folder that is there; ends the command otherwise."""
     local = SCHEMES[0].prefix
     scheme = next((s.prefix for s in SCHEMES if file.startswith(s.prefix)), "")
     if "://" in file and scheme != local:
         fail(f"{file}: expected a file of this machine; fetch it first, since inspecting runs it")
     path = Path(file.removeprefix(local).removeprefix("//") if scheme == local else file)
-    if not path.is_file():
-        fail(f"{path}: expected an ONNX file, found {'a folder' if path.is_dir() else 'none'}")
+    if not path.is_file() and not (path / "config.json").is_file():
+        found = "a folder without" if path.is_dir() else "none"
+        fail(f"{path}: expected an ONNX file, or a folder with config.json, tokenizer.json and one, found {found}")
     return path
 
 
 def command(
-    file: Annotated[str, typer.Argument(help="An ONNX file, as a path or a file: URI.", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="An ONNX file, or a folder with one and its tokenizer, as a path or a file: URI.", show_default=False
+        ),
+    ],
 ) -> None:
-    """Say what an ONNX file takes and gives, how it is served, what of it is explained and audited, and suggest a
-    manifest. The file is run with made-up tensors, as before it is served. Exit status: 0, or 1 where it is refused."""
+    """Say what an ONNX file, or a folder with a tokenizer, takes and gives, how it is served, what of it is explained
+    and audited, and suggest a manifest. It is run with made-up requests, as before it is served. Exit status: 0, or 1
+    where it is refused."""
     done = serving_side("inspect", file)
     sys.stdout.write(done.stdout)
     raise typer.Exit(done.returncode)

@@ -8,7 +8,7 @@ import typer
 
 from governed_api.json_types import Scalar
 from governed_api.printable import printable
-from governed_api.runtime import PORT_HTTP
+from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
 
 __all__ = ["AsJson", "Instance", "Name", "Url", "features", "print_json"]
@@ -20,7 +20,9 @@ Instance = Annotated[
     list[str],
     typer.Argument(help='Raw features: name=value …, or JSON such as {"sex": "female"}, or @FILE.', show_default=False),
 ]
-Url = Annotated[str, typer.Option(help=_URL)]
+Url = Annotated[
+    str | None, typer.Option(help=_URL, show_default=f"of the local run, else {on_this_machine(PORT_HTTP)}")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")]
 
 

@@ -22,13 +22,16 @@ def command(
 ) -> None:
     """Print the objects that the operator applies for a model, in order, as YAML."""
     from governed_api.resolved import ResolvedModel
-    from governed_operator.local.manifest_file import ManifestError, load_model
+    from governed_operator.local.consumers import callers_in
+    from governed_operator.local.manifest_file import ManifestError, load_consumers, load_model
     from governed_operator.local.rendering import render
-    from governed_operator.settings import Capabilities, Settings
+    from governed_operator.settings import Capabilities, OperatorSettings
 
     try:
-        model = ResolvedModel.of(load_model(file))
+        manifest = load_model(file)
+        model = ResolvedModel.of(manifest)
+        callers = callers_in(model, manifest.labels, load_consumers(file))
     except ManifestError as error:
         fail(str(error))
     capabilities = Capabilities(keda=keda, service_monitor=service_monitor, gateway_api=gateway)
-    sys.stdout.write(render(model, artefact, Settings.from_environment(), capabilities))
+    sys.stdout.write(render(model, artefact, OperatorSettings.from_environment(), capabilities, callers))

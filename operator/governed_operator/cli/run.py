@@ -14,6 +14,7 @@ from governed_operator.cli.fail import fail
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from governed_api.resolved import ResolvedModel
     from governed_operator.local.run import Running
 
 
@@ -48,6 +49,15 @@ ObjectsCa = Annotated[
         help="Certificates by which the storage's is checked.", show_default=False, exists=True, dir_okay=False
     ),
 ]
+ConsumerFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="File with ModelConsumers, beside those of FILE and of WORKDIR/consumers; a change is in force at once.",
+        show_default=False,
+        exists=True,
+        dir_okay=False,
+    ),
+]
 
 
 def command(
@@ -66,6 +76,7 @@ def command(
     objects: ObjectsOption = None,
     objects_keys: ObjectsKeys = None,
     objects_ca: ObjectsCa = None,
+    consumers: ConsumerFiles = None,
     once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
@@ -77,23 +88,23 @@ def command(
     from governed_operator.local.run import LocalRun, Options, Running, until_signalled
     from governed_operator.local.sample import load_sample, sample_path
     from governed_operator.local.showcase import show
-    from governed_operator.settings import Settings
+    from governed_operator.local.workdir import RUNS
+    from governed_operator.settings import OperatorSettings
 
     console = plain_console(stderr=True)
     try:
         manifest = load_model(file)
         model = ResolvedModel.of(manifest)
-        if model.spec.suspend:
-            fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
+        _refuse(file, model, once)
         sample = load_sample(sample_path(manifest, file)) if once else None
-        folder = workdir or Path(".governed") / model.name
-        settings = Settings(
+        folder = workdir or RUNS / model.name
+        settings = OperatorSettings(
             witnesses=tuple(witness or ()), witness_quorum=quorum or 0, objects=objects,
             objects_secret=OBJECTS if objects_keys else None, objects_ca_secret=OBJECTS_CA if objects_ca else None,
         )  # fmt: skip
         options = Options(
             folder, file.resolve().parent, port_offset, host, quiet=once and not verbose, settings=settings,
-            given=_given(objects_keys, objects_ca),
+            given=_given(objects_keys, objects_ca), consumers=(file, *(consumers or ())), labels=manifest.labels,
         )  # fmt: skip
 
         async def when_ready(running: Running) -> None:
@@ -110,6 +121,14 @@ def command(
         raise typer.Exit(130)
 
 
+def _refuse(file: Path, model: "ResolvedModel", once: bool) -> None:
+    """Ends the command for a model that nothing would come of."""
+    if model.spec.suspend:
+        fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
+    if once and model.spec.authenticates:
+        fail(f"{file}: spec.access.authentication is Required, and --once has no key: run it without --once")
+
+
 def _given(keys: Path | None, ca: Path | None) -> dict[str, dict[str, bytes]]:
     """Secrets that a person gives by files. Raises OSError."""
     given = {OBJECTS: {p.name: _key(p) for p in sorted(keys.iterdir()) if p.is_file()}} if keys else {}
@@ -121,8 +140,10 @@ def _key(path: Path) -> bytes:
 
 
 async def _until_stopped(running: "Running", console: "Console") -> None:
+    from rich.text import Text
+
     address = f"{running.url}{routes.MODEL.format(model=running.model.name)}"
-    console.print(f"[bold green]ready[/bold green]  {address}  (Ctrl-C stops)")
+    console.print(Text.assemble(("ready", "bold green"), f"  {address}  (Ctrl-C stops)"))
     await asyncio.Event().wait()
 
 

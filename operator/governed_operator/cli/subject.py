@@ -11,7 +11,9 @@ import typer
 from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.runtime import PORT_ARCHIVE, on_this_machine
+from governed_operator.cli.auditor_access import WorkdirOption
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import here
 from governed_operator.local.serving_side import module
 from governed_operator.local.workdir import Workdir
 
@@ -27,7 +29,11 @@ _Who = Annotated[
     ),
 ]
 _Url = Annotated[
-    str, typer.Option(help=f"The archive; in a cluster: kubectl port-forward governed-archive-0 {PORT_ARCHIVE}.")
+    str | None,
+    typer.Option(
+        help=f"The archive; in a cluster: kubectl port-forward governed-archive-0 {PORT_ARCHIVE}.",
+        show_default=f"of the local run, else {on_this_machine(PORT_ARCHIVE)}",
+    ),
 ]
 _Token = Annotated[
     Path | None,
@@ -37,9 +43,6 @@ _Token = Annotated[
     ),
 ]
 _Key = Annotated[Path | None, typer.Option(help="The model's key-encryption key.", show_default="of the local run")]
-_Workdir = Annotated[
-    Path | None, typer.Option(help="Working directory of the local run.", show_default=".governed/NAME")
-]
 
 
 @app.command()
@@ -47,13 +50,13 @@ def find(
     name: _Name,
     who: _Who,
     *,
-    workdir: _Workdir = None,
-    url: _Url = on_this_machine(PORT_ARCHIVE),
+    workdir: WorkdirOption = None,
+    url: _Url = None,
     token_file: _Token = None,
     model_key: _Key = None,
 ) -> None:
     """Say how many predictions are about a person, where in the ledger, and whether they can be opened."""
-    _run("find", name, who, [], url, _keys(name, workdir, token_file, model_key))
+    _run("find", name, who, [], _archive(url, name, workdir), _keys(name, workdir, token_file, model_key))
 
 
 @app.command()
@@ -61,13 +64,13 @@ def export(
     name: _Name,
     who: _Who,
     *,
-    workdir: _Workdir = None,
-    url: _Url = on_this_machine(PORT_ARCHIVE),
+    workdir: WorkdirOption = None,
+    url: _Url = None,
     token_file: _Token = None,
     model_key: _Key = None,
 ) -> None:
     """Print what was asked and answered about a person, a line of JSON each."""
-    _run("export", name, who, [], url, _keys(name, workdir, token_file, model_key))
+    _run("export", name, who, [], _archive(url, name, workdir), _keys(name, workdir, token_file, model_key))
 
 
 @app.command()
@@ -77,18 +80,22 @@ def erase(
     *,
     by: Annotated[str, typer.Option(help="Who erases.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Why, for the receipt.", show_default=False)],
-    workdir: _Workdir = None,
-    url: _Url = on_this_machine(PORT_ARCHIVE),
+    workdir: WorkdirOption = None,
+    url: _Url = None,
     token_file: _Token = None,
     model_key: _Key = None,
 ) -> None:
     """Destroy the person's key: nobody can open what is about them any more; proofs stay valid, the ledger says so."""
     words = ["--by", by, "--reason", reason]
-    _run("erase", name, who, words, url, _keys(name, workdir, token_file, model_key))
+    _run("erase", name, who, words, _archive(url, name, workdir), _keys(name, workdir, token_file, model_key))
+
+
+def _archive(url: str | None, name: str, workdir: Path | None) -> str:
+    return url or here(name, PORT_ARCHIVE, workdir)
 
 
 def _keys(name: str, workdir: Path | None, token_file: Path | None, model_key: Path | None) -> list[str]:
-    folder = Workdir(workdir or Path(".governed") / name)
+    folder = Workdir.of(name, workdir)
     token = token_file or folder.operator_token(name)
     key = model_key or folder.secrets / object_names.own_kek(name) / rt.KEK_NAME
     for path, what in ((token, "the operator's token"), (key, "the model's key-encryption key")):

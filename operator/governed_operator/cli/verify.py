@@ -18,6 +18,13 @@ from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel, Context, Namespace, in_cluster, kept
 from governed_operator.local.serving_side import module
 
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Verifier key, kept elsewhere, that must have signed; and/or an archive folder's key-encryption key.",
+        show_default=False,
+    ),
+]
 WitnessKeys = Annotated[
     list[Path] | None,
     typer.Option(help="File with a witness's verifier key: it must have cosigned.", show_default=False),
@@ -38,18 +45,12 @@ def command(
     target: Annotated[
         str,
         typer.Argument(
-            help="Archive folder, exported bundle, URL, the --workdir of a local run, a receipt or promise; with "
+            help="Archive folder, exported bundle, dossier, URL, --workdir of a local run, receipt or promise; with "
             "--namespace a model.",
             show_default=False,
         ),
     ],
-    key_file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Verifier key, kept elsewhere, that must have signed; and/or an archive folder's key-encryption key.",
-            show_default=False,
-        ),
-    ] = None,
+    key_file: KeyFiles = None,
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(
@@ -86,7 +87,10 @@ def command(
         more += ["--quorum", str(quorum)]
     if request:
         more += [f"--id={request}"]
-    program = module("governed_serving.archive", "verify")
+    dossier = against is None and target.endswith(".zip") and Path(target).is_file()
+    if dossier and (witness_key or quorum or request):
+        fail("a dossier takes --key-file and --checkpoint: for more, verify the ledger.tar in it", 2)
+    program = module("governed_serving.dossier" if dossier else "governed_serving.archive", "verify")
     if program is None:
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")
     with _source(ledger, cluster) as (where, access):

@@ -20,8 +20,12 @@ def service_account(subject: Subject) -> Manifest:
 
 
 def role(subject: Subject) -> Manifest:
-    """Read one report, by name, and patch its status."""
+    """Read one report, by name, and patch its status; and hear who may call, where callers must be known."""
     rules = report_rules(subject.name)
+    if subject.model.spec.authenticates:
+        name = object_names.callers(subject.name)
+        verbs = ["get", "list", "watch"]
+        rules.append({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": verbs})
     return manifest(ROLE, object_names.account(subject.name), subject, "access", rules=rules)
 
 

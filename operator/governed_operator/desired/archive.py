@@ -11,12 +11,12 @@ from governed_operator.desired.access import report_rules
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, common_labels, shared
 from governed_operator.kube.kinds import REPORT, ROLE, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT, STATEFUL_SET
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 COMPONENT = "archive"
 
 
-def archive_service(namespace: str, settings: Settings) -> Manifest:
+def archive_service(namespace: str, settings: OperatorSettings) -> Manifest:
     return shared(
         SERVICE,
         ARCHIVE,
@@ -32,7 +32,7 @@ def archive_service(namespace: str, settings: Settings) -> Manifest:
     )
 
 
-def archive_stateful_set(namespace: str, settings: Settings) -> Manifest:
+def archive_stateful_set(namespace: str, settings: OperatorSettings) -> Manifest:
     """One writer: a ledger has one head. Its volume outlives the StatefulSet and the models."""
     return shared(
         STATEFUL_SET,
@@ -54,7 +54,7 @@ def _selector() -> dict[str, str]:
     return {"app.kubernetes.io/part-of": PART_OF, LABEL_COMPONENT: COMPONENT}
 
 
-def _pod(namespace: str, settings: Settings) -> Manifest:
+def _pod(namespace: str, settings: OperatorSettings) -> Manifest:
     return {
         **pod.account(ARCHIVE),
         "terminationGracePeriodSeconds": 30,
@@ -70,7 +70,7 @@ def _pod(namespace: str, settings: Settings) -> Manifest:
     }
 
 
-def _container(namespace: str, settings: Settings) -> Manifest:
+def _container(namespace: str, settings: OperatorSettings) -> Manifest:
     return pod.container(
         "archive",
         settings.images.archive,
@@ -101,11 +101,11 @@ def _container(namespace: str, settings: Settings) -> Manifest:
     )
 
 
-def _ports(settings: Settings) -> dict[str, int]:
+def _ports(settings: OperatorSettings) -> dict[str, int]:
     return {"http": rt.PORT_ARCHIVE} | ({"ledger": rt.PUBLIC_LEDGER_PORT} if settings.ledger_readers else {})
 
 
-def _witnesses(settings: Settings) -> list[Manifest]:
+def _witnesses(settings: OperatorSettings) -> list[Manifest]:
     variables = []
     if settings.witnesses:
         variables.append(env.variable(rt.WITNESSES, "\n".join(settings.witnesses)))
@@ -117,7 +117,7 @@ def _witnesses(settings: Settings) -> list[Manifest]:
 _MOUNTS = {"objects": rt.MOUNT_OBJECTS, "objects-ca": rt.MOUNT_OBJECTS_CA}
 
 
-def _objects(namespace: str, settings: Settings) -> list[Manifest]:
+def _objects(namespace: str, settings: OperatorSettings) -> list[Manifest]:
     """Each namespace's blobs below a prefix of its own: one model's archive has no way to another's."""
     if not settings.objects:
         return []
@@ -131,12 +131,12 @@ def _objects(namespace: str, settings: Settings) -> list[Manifest]:
     return out
 
 
-def _objects_volumes(settings: Settings) -> list[Manifest]:
+def _objects_volumes(settings: OperatorSettings) -> list[Manifest]:
     secrets = {"objects": settings.objects_secret, "objects-ca": settings.objects_ca_secret}
     return [pod.secret_volume(name, secret) for name, secret in secrets.items() if settings.objects and secret]
 
 
-def _claim(settings: Settings) -> Manifest:
+def _claim(settings: OperatorSettings) -> Manifest:
     spec: Manifest = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": canonical(settings.archive_size)}},

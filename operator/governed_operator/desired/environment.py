@@ -1,6 +1,8 @@
 """Environment of each container: the contract of governed_api.runtime, and only what the container needs."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.callers import CALLERS_FILE, CALLERS_KEY
 from governed_api.names import ARCHIVE, GROUP, REPORT_PLURAL, VERSION
 from governed_operator.desired.manifest import Manifest
 
@@ -55,6 +57,19 @@ def keys() -> list[Manifest]:
 
 def pod_tokens() -> list[Manifest]:
     return [variable(rt.POD_TOKENS, rt.MOUNT_POD_TOKENS)]
+
+
+def callers() -> list[Manifest]:
+    return [
+        variable(rt.CALLERS, f"{rt.MOUNT_CALLERS}/{CALLERS_FILE}"),
+        variable(rt.CALLERS_KEY_FILE, f"{rt.MOUNT_CALLERS_KEY}/{CALLERS_KEY}"),
+    ]
+
+
+def callers_url(namespace: str, model: str) -> Manifest:
+    """Where the ConfigMap of who may call is heard of."""
+    place = f"{API_SERVER}/api/v1/namespaces/{namespace}/configmaps/{object_names.callers(model)}"
+    return variable(rt.CALLERS_URL, place)
 
 
 def archive_address(namespace: str) -> list[Manifest]:

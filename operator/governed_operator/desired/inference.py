@@ -1,10 +1,15 @@
 """The inference Deployment: fetch → auditor (sidecar) → server, explainer, optional runtime."""
 
+from collections.abc import Mapping
+
 from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.model import GovernedModelSpec, Runtime
+from governed_api.model import GovernedModelSpec, Model, Runtime
 from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, LABEL_TRACK
+from governed_api.quantities import Quantity
+from governed_api.resources import Resources
 from governed_api.roles import Role
+from governed_api.storage import inside_of
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.canonical import canonical
@@ -15,6 +20,7 @@ from governed_operator.kube.kinds import DEPLOYMENT
 COMPONENT = "predictor"
 RUNTIME_TMP = "runtime-tmp"
 """A foreign runtime's own: nothing that ours write there is its to read."""
+SHARED_MEMORY = "shared-memory"
 ENDPOINT_DELAY = 5
 """Seconds that a stopping server still answers, until no load balancer sends to it any more."""
 
@@ -48,7 +54,7 @@ def inference_pod(subject: Subject, revision: Revision, track: str) -> Manifest:
     spec = revision.model.spec
     runtime = spec.predictor.model.runtime
     init = [auditor_container(subject, revision, track)]
-    if runtime is None:
+    if _fetches(spec):
         init.insert(0, fetch_container(subject, revision))
     containers = [server_container(subject, revision, track)]
     if spec.explainer:
@@ -89,7 +95,17 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
         pod.account_volume(),
     ]
     if spec.predictor.model.runtime:
-        out += [pod.memory_volume(RUNTIME_TMP, "64Mi"), pod.memory_volume(object_names.POD_TOKENS, "1Mi")]
+        out.append(pod.memory_volume(RUNTIME_TMP, "64Mi"))
+        if spec.predictor.model.runtime.shared_memory:
+            out.append(pod.memory_volume(SHARED_MEMORY, canonical(spec.predictor.model.runtime.shared_memory)))
+        if spec.predictor.model.is_mounted:
+            out.append(pod.source_volume(spec.predictor.model.storage_uri, pod.WEIGHTS))
+    if _draws_tokens(spec):  # with room for two documents of callers, the old one and the new
+        out.append(pod.memory_volume(object_names.POD_TOKENS, "4Mi" if spec.authenticates else "1Mi"))
+    if spec.authenticates:
+        name = object_names.callers(subject.name)
+        out.append({"name": "callers", "configMap": {"name": name, "optional": True}})
+        out.append(pod.secret_volume("callers-key", name))
     if spec.predictor.model.is_mounted:
         out.append(pod.source_volume(spec.predictor.model.storage_uri))
     return out
@@ -97,8 +113,13 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
 
 def _roles(spec: GovernedModelSpec) -> list[Role]:
     """Of the pod's containers that are ours."""
-    fetch = [] if spec.predictor.model.runtime else [Role.FETCH]
+    fetch = [Role.FETCH] if _fetches(spec) else []
     return [*fetch, Role.AUDITOR, Role.SERVER, *([Role.EXPLAINER] if spec.explainer else [])]
+
+
+def _fetches(spec: GovernedModelSpec) -> bool:
+    """The model's files are verified before anything starts: a runtime's where the spec names them."""
+    return spec.predictor.model.runtime is None or spec.predictor.model.is_mounted
 
 
 def _mounts(role: Role, *, model_writable: bool = False, spool: bool = True, reports: bool = True) -> list[Manifest]:
@@ -110,12 +131,21 @@ def _mounts(role: Role, *, model_writable: bool = False, spool: bool = True, rep
     return [*out, pod.account_mount()] if reports else out
 
 
-def _token_mount(revision: Revision, *, makes: bool = False) -> list[Manifest]:
-    """Containers of a pod share its loopback, so the ports of ours ask for tokens that a foreign runtime hasn't. The
-    auditor, which starts first, makes them."""
-    if revision.model.spec.predictor.model.runtime is None:
-        return []
-    return [pod.mount(object_names.POD_TOKENS, rt.MOUNT_POD_TOKENS, read_only=not makes)]
+def _draws_tokens(spec: GovernedModelSpec) -> bool:
+    """Containers of a pod share its loopback, so the ports of ours ask for tokens that a foreign runtime hasn't; and
+    nor has any other pod, where callers must be known."""
+    return spec.predictor.model.runtime is not None or spec.authenticates
+
+
+def _access_mounts(revision: Revision, *, makes: bool = False) -> list[Manifest]:
+    """The auditor, which starts first, makes the tokens."""
+    spec = revision.model.spec
+    tokens = pod.mount(object_names.POD_TOKENS, rt.MOUNT_POD_TOKENS, read_only=not makes)
+    callers = [
+        pod.mount("callers", rt.MOUNT_CALLERS, read_only=True),
+        pod.mount("callers-key", rt.MOUNT_CALLERS_KEY, read_only=True),
+    ]
+    return [*([tokens] if _draws_tokens(spec) else []), *(callers if spec.authenticates else [])]
 
 
 def _environment(subject: Subject, revision: Revision, track: str, port: int) -> list[Manifest]:
@@ -126,7 +156,8 @@ def _environment(subject: Subject, revision: Revision, track: str, port: int) ->
         env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
         env.variable(rt.SPOOL_DIR, rt.MOUNT_SPOOL),
         env.variable(rt.HTTP_PORT, port),
-        *(env.pod_tokens() if revision.model.spec.predictor.model.runtime else []),
+        *(env.pod_tokens() if _draws_tokens(revision.model.spec) else []),
+        *(env.callers() if revision.model.spec.authenticates else []),
     ]
 
 
@@ -159,6 +190,8 @@ def auditor_container(subject: Subject, revision: Revision, track: str) -> Manif
     variables = _environment(subject, revision, track, rt.PORT_AUDITOR)
     if revision.model.spec.governance.bias:  # counterfactuals are asked of the live model
         variables.append(env.variable(rt.PREDICTOR_URL, env.loopback(rt.PORT_INTERNAL)))
+    if revision.model.spec.authenticates:  # the one container of the pod that listens to the API server
+        variables.append(env.callers_url(subject.namespace, subject.name))
     if revision.model.spec.explainer:  # who contests a decision is shown why it was made
         variables.append(env.variable(rt.EXPLAINER_URL, env.loopback(rt.PORT_EXPLAINER)))
     return pod.container(
@@ -172,7 +205,7 @@ def auditor_container(subject: Subject, revision: Revision, track: str) -> Manif
         **pod.patient_probes("auditor"),
         # a start takes about 1.1 s of a core, on a full node a share of this size: 11 s; at rest it needs 5m
         resources={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        volumeMounts=[*_mounts(Role.AUDITOR), *_token_mount(revision, makes=True)],
+        volumeMounts=[*_mounts(Role.AUDITOR), *_access_mounts(revision, makes=True)],
     )
 
 
@@ -205,17 +238,33 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
         ports=ports,
         **pod.probes("http"),
         lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
-        resources=pod.resources(spec.predictor.model.resources, "100m", "256Mi"),
-        volumeMounts=[*_mounts(Role.SERVER), *_token_mount(revision)],
+        resources=pod.resources(_of_the_server(spec.predictor.model), "100m", "256Mi"),
+        volumeMounts=[*_mounts(Role.SERVER), *_access_mounts(revision)],
     )
+
+
+def _of_the_server(model: Model) -> Resources:
+    """Beside a runtime without resources of its own, the server has no use for the accelerators that both would ask
+    for: a node would need twice as many."""
+    asked = model.resources
+    if model.runtime is None or model.runtime.resources is not None:
+        return asked
+
+    def native(amounts: Mapping[str, Quantity]) -> dict[str, Quantity]:
+        return {name: amount for name, amount in amounts.items() if name in ("cpu", "memory", "ephemeral-storage")}
+
+    return Resources(requests=native(asked.requests), limits=native(asked.limits))
 
 
 def explainer_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     explainer = revision.model.spec.explainer
     assert explainer is not None
     images = subject.settings.images
+    image = {None: images.explainer, "alibi": images.explainer_alibi, "captum": images.explainer_captum}[
+        explainer.engine
+    ]
     # another's engine is a process beside ours, of some 320 MiB once its libraries are loaded
-    image, memory = (images.explainer_alibi, "768Mi") if explainer.engine else (images.explainer, "256Mi")
+    memory = "768Mi" if explainer.engine else "256Mi"
     return pod.container(
         "explainer",
         image,
@@ -228,12 +277,23 @@ def explainer_container(subject: Subject, revision: Revision, track: str) -> Man
         ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],
         **pod.patient_probes("explainer"),
         resources=pod.resources(explainer.resources, "100m", memory),
-        volumeMounts=[*_mounts(Role.EXPLAINER, reports=False), *_token_mount(revision)],
+        volumeMounts=[*_mounts(Role.EXPLAINER, reports=False), *_access_mounts(revision)],
     )
 
 
 def runtime_container(subject: Subject, runtime: Runtime, revision: Revision) -> Manifest:
-    """A foreign inference server behind our gateway; no key, no spool, no governed file is mounted into it."""
+    """A foreign inference server behind our gateway; no key, no spool, no governed file is mounted into it but its own
+    weights."""
+    model = revision.model.spec.predictor.model
+    mounts = [pod.mount(RUNTIME_TMP, "/tmp")]
+    if runtime.shared_memory:
+        mounts.append(pod.mount(SHARED_MEMORY, "/dev/shm"))
+    if model.is_mounted:
+        inside = inside_of(model.storage_uri or "")
+        mounts.append(
+            {**pod.mount(pod.WEIGHTS, rt.MOUNT_MODEL, read_only=True), **({"subPath": inside} if inside else {})}
+        )
+    variables = [{"name": one.name, "value": one.value} for one in runtime.env]
     probe = {"httpGet": {"path": runtime.health_path, "port": "runtime"}, "timeoutSeconds": 5}
     return pod.container(
         "runtime",
@@ -241,11 +301,12 @@ def runtime_container(subject: Subject, runtime: Runtime, revision: Revision) ->
         list(runtime.command),
         subject.settings.pull_policy,
         **({"args": list(runtime.args)} if runtime.args else {}),
+        **({"env": variables} if variables else {}),
         ports=[{"name": "runtime", "containerPort": runtime.port, "protocol": "TCP"}],
         startupProbe={**probe, "periodSeconds": 2, "failureThreshold": 300},
         readinessProbe={**probe, "periodSeconds": 5, "failureThreshold": 3},
         livenessProbe={**probe, "periodSeconds": 10, "failureThreshold": 6},
         lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
-        resources=pod.resources(revision.model.spec.predictor.model.resources, "100m", "256Mi"),
-        volumeMounts=[pod.mount(RUNTIME_TMP, "/tmp")],
+        resources=pod.resources(runtime.resources or model.resources, "100m", "256Mi"),
+        volumeMounts=mounts,
     )

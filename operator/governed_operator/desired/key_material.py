@@ -2,6 +2,7 @@
 
 import secrets
 
+from governed_api.callers import CALLERS_KEY, callers_secret
 from governed_api.names import LABEL_MODEL
 from governed_api.roles import bearer_token, role_of_key
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
@@ -17,7 +18,7 @@ def wanted(secret: Manifest) -> list[str]:
 
 def derives(secret: Manifest) -> bool:
     """Whether its data are tokens, which follow from the archive's root and can be made anew at any time."""
-    return all(role_of_key(key) is not None for key in wanted(secret))
+    return all(key == CALLERS_KEY or role_of_key(key) is not None for key in wanted(secret))
 
 
 def draw(secret: Manifest, root: bytes | None) -> dict[str, bytes]:
@@ -27,11 +28,11 @@ def draw(secret: Manifest, root: bytes | None) -> dict[str, bytes]:
     out: dict[str, bytes] = {}
     for key in wanted(secret):
         role = role_of_key(key)
-        if role is None:
+        if role is None and key != CALLERS_KEY:
             out[key] = secrets.token_bytes(KEY_BYTES)
-        elif root is None:
+            continue
+        if root is None:
             raise ValueError(f"Secret {metadata['name']} needs the archive's root key, which isn't there yet")
-        else:
-            model = metadata["labels"][LABEL_MODEL]
-            out[key] = bearer_token(root, metadata["namespace"], model, role).encode()
+        about = (root, metadata["namespace"], metadata["labels"][LABEL_MODEL])
+        out[key] = (callers_secret(*about) if role is None else bearer_token(*about, role)).encode()
     return out

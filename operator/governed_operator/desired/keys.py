@@ -3,6 +3,7 @@ belongs in them."""
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.callers import CALLERS_KEY
 from governed_api.roles import CONTAINERS, Role, token_key
 from governed_operator.desired.manifest import (
     ANNOTATION_CREATE_ONCE,
@@ -46,6 +47,15 @@ def model_tokens(subject: Subject) -> Manifest:
     return manifest(
         SECRET, object_names.tokens(subject.name), subject, "keys", annotations=_generated(*keys), type="Opaque"
     )
+
+
+def callers_key(subject: Subject) -> Manifest | None:
+    """What authenticates the document of callers, where callers must be known. A Secret of its own: the tokens' is
+    older than the wish."""
+    if not subject.model.spec.authenticates:
+        return None
+    name = object_names.callers(subject.name)
+    return manifest(SECRET, name, subject, "keys", annotations=_generated(CALLERS_KEY), type="Opaque")
 
 
 def operator_token(subject: Subject) -> Manifest:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from governed_api.names import API_VERSION, FIELD_MANAGER, GROUP, KIND, LABEL_COMPONENT, LABEL_MODEL, PART_OF
 from governed_api.resolved import ResolvedModel
 from governed_operator.kube.kinds import Kind, Object
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 
 Manifest = Object
 
@@ -22,7 +22,7 @@ class Subject:
     model: ResolvedModel
     uid: str = ""
     """Of the GovernedModel; empty outside a cluster: no owner references."""
-    settings: Settings = field(default_factory=Settings)
+    settings: OperatorSettings = field(default_factory=OperatorSettings)
     capabilities: Capabilities = field(default_factory=Capabilities)
     priority: int = 0
     """Value of spec.predictor.priorityClassName, for the class that scopes quota.compute."""

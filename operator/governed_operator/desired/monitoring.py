@@ -13,8 +13,8 @@ def service_monitor(subject: Subject) -> Manifest | None:
     Through the clients' Service alone: a pod that is scraped through its track's as well would count twice in every
     sum.
     """
-    if not subject.capabilities.service_monitor:
-        return None
+    if not subject.capabilities.service_monitor or subject.model.spec.authenticates:
+        return None  # who scrapes needs a key, and we have none to give
     return manifest(
         SERVICE_MONITOR,
         subject.name,

@@ -11,7 +11,7 @@ from governed_operator.desired import importer
 from governed_operator.desired.inference import serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest, shared
 from governed_operator.kube.kinds import NETWORK_POLICY
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 ARCHIVE_PODS = {"app.kubernetes.io/part-of": PART_OF, LABEL_COMPONENT: "archive"}
 
@@ -30,13 +30,13 @@ def _dns() -> Manifest:
     return {"to": [{"namespaceSelector": namespace}], "ports": _ports(53, protocol="UDP") + _ports(53)}
 
 
-def _api_server(settings: Settings) -> list[Manifest]:
+def _api_server(settings: OperatorSettings) -> list[Manifest]:
     if not settings.api_servers:
         return [{"ports": _ports(443, 6443)}]
     return [{"to": [{"ipBlock": {"cidr": cidr}}], "ports": _ports(port)} for cidr, port in settings.api_servers]
 
 
-def _scrape(settings: Settings, *ports: int) -> list[Manifest]:
+def _scrape(settings: OperatorSettings, *ports: int) -> list[Manifest]:
     return _from_namespace(settings.metrics_namespace, *ports)
 
 
@@ -98,13 +98,13 @@ def importer_policy(subject: Subject) -> Manifest | None:
     )
 
 
-def _witnesses(settings: Settings) -> list[Manifest]:
+def _witnesses(settings: OperatorSettings) -> list[Manifest]:
     """By port: a NetworkPolicy knows no names. Which addresses are called there, the archive itself judges."""
     ports = {_port(witness.partition(" ")[2].strip()) for witness in settings.witnesses}
     return [{"ports": _ports(*sorted(ports))}] if ports else []
 
 
-def _objects(settings: Settings) -> list[Manifest]:
+def _objects(settings: OperatorSettings) -> list[Manifest]:
     """By port as well; 443 where no endpoint is named."""
     if not settings.objects:
         return []
@@ -112,7 +112,7 @@ def _objects(settings: Settings) -> list[Manifest]:
     return [{"ports": _ports(_port(endpoint))}]
 
 
-def archive_policy(namespace: str, settings: Settings) -> Manifest:
+def archive_policy(namespace: str, settings: OperatorSettings) -> Manifest:
     models = {"matchExpressions": [{"key": LABEL_MODEL, "operator": "Exists"}]}
     return shared(
         NETWORK_POLICY,

@@ -23,10 +23,10 @@ from governed_operator.desired import (
 )
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 
-def archive_objects(namespace: str, settings: Settings) -> list[Manifest]:
+def archive_objects(namespace: str, settings: OperatorSettings) -> list[Manifest]:
     """The namespace's archive: shared by its models, owned by none."""
     return [
         archive.archive_keys(namespace),
@@ -43,6 +43,7 @@ def model_objects(subject: Subject, decision: Decision) -> list[Manifest]:
         access.governance_report(subject),
         None if decision.key_lost else keys.model_kek(subject),
         keys.model_tokens(subject),
+        keys.callers_key(subject),
         keys.operator_token(subject),
         quota.priority_class(subject),
         quota.resource_quota(subject),

@@ -11,6 +11,9 @@ from governed_operator.desired.manifest import Manifest, Subject
 
 USER = 65532
 ACCOUNT = "account"
+SOURCE = "source"
+WEIGHTS = "weights"
+"""The same files, for a foreign runtime."""
 
 
 def security_context() -> Manifest:
@@ -151,11 +154,12 @@ def keys_mount(role: Role) -> Manifest:
     return mount(f"keys-{role}", rt.MOUNT_KEYS, read_only=True)
 
 
-def source_volume(uri: str | None) -> Manifest:
-    """Where a relative file: URI or pvc://claim/path is read from; the local runner puts the manifest's folder here."""
+def source_volume(uri: str | None, name: str = SOURCE) -> Manifest:
+    """Where a relative file: URI or pvc://claim/path is read from; the local runner puts the manifest's folder here,
+    and the very files in the place of ``WEIGHTS``."""
     if claim := claim_of(uri):
-        return {"name": "source", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-    return {"name": "source", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+        return {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+    return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
 
 
 def scheduling(subject: Subject) -> Manifest:

@@ -28,6 +28,8 @@ T = TypeVar("T")
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+HEAD_ALONE = METADATA_ALONE.replace("List;", ";")
+"""Of one object, and of what a watch tells."""
 PAGE = 500
 """Objects of one answer to a list."""
 SECONDS = 30.0
@@ -175,11 +177,18 @@ class Cluster:
         return _json(await self.raw(method, path, body, media=media, **query))
 
     async def raw(
-        self, method: str, path: str, body: Object | None = None, *, media: str = "application/json", **query: str
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        media: str = "application/json",
+        accept: str = "application/json",
+        **query: str,
     ) -> bytes:
         """The answer, undecoded. Raises ApiError."""
         target = f"{path}?{_encoded(tuple(query.items()))}" if query else path
-        return await self._exchanged(method, target, None if body is None else msgspec.json.encode(body), media)
+        return await self._exchanged(method, target, None if body is None else msgspec.json.encode(body), media, accept)
 
     async def _exchanged(
         self, method: str, target: str, body: bytes | None, media: str, accept: str = "application/json"
@@ -212,6 +221,16 @@ class Cluster:
                 return None
             raise
 
+    async def head(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """An object without its content; None when there is none."""
+        try:
+            with about(kind, name):
+                return _json(await self.raw("GET", kind.path(namespace, name), accept=HEAD_ALONE))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
     async def apply(self, kind: Kind, manifest: Object, *, force: bool = True) -> bytes:
         """Server-side apply with our one field manager. With ``force`` conflicts are ours to win: of our objects we
         only name fields that we own. Without, an object of this name that another has made raises ApiError (409,
@@ -229,8 +248,9 @@ class Cluster:
         try:
             with about(kind, metadata["name"]):
                 return await self.raw(
-                    "POST", kind.path(metadata.get("namespace")), manifest, fieldManager=FIELD_MANAGER
-                )
+                    "POST", kind.path(metadata.get("namespace")), manifest, accept=_accepted(kind),
+                    fieldManager=FIELD_MANAGER,
+                )  # fmt: skip
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return None
@@ -258,7 +278,8 @@ class Cluster:
         """(objects, resourceVersion) page by page; objects undecoded."""
         query: dict[str, Any] = {"limit": str(limit)} | ({"labelSelector": selector} if selector else {})
         while True:
-            page = _read(_page, await self.raw("GET", kind.path(namespace), **query), kind)
+            answer = await self.raw("GET", kind.path(namespace), accept=_accepted(kind, METADATA_ALONE), **query)
+            page = _read(_page, answer, kind)
             yield [bytes(item) for item in page.items or ()], page.metadata.resource_version
             if not page.metadata.rest:
                 return
@@ -279,7 +300,7 @@ class Cluster:
         if selector:
             query["labelSelector"] = selector
         path = f"{kind.path(namespace)}?{urlencode(query)}"
-        headers = await self._headers("application/json", "application/json")
+        headers = await self._headers("application/json", _accepted(kind))
         try:
             async with self._connections.stream("GET", path, headers, times.silence, times.rest) as (status, pieces):
                 if status >= 400:
@@ -288,6 +309,11 @@ class Cluster:
                     yield line
         except OSError as error:
             raise _unreachable("watch", kind.plural, error) from error
+
+
+def _accepted(kind: Kind, alone: str = HEAD_ALONE) -> str:
+    """In which form a kind is asked for."""
+    return alone if kind.metadata_only else "application/json"
 
 
 def _read(decode: Callable[[bytes], T], data: bytes, kind: Kind) -> T:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from governed_api.names import API_VERSION, KIND, PLURAL, REPORT_KIND, REPORT_PLURAL
+from governed_api.names import API_VERSION, CONSUMER_KIND, CONSUMER_PLURAL, KIND, PLURAL, REPORT_KIND, REPORT_PLURAL
 
 Object = dict[str, Any]
 """An object of Kubernetes, or a part of one, as JSON has it."""
@@ -19,6 +19,8 @@ class Kind:
     namespaced: bool = True
     capability: str = ""
     """Name of the Capabilities flag without which the kind isn't watched."""
+    metadata_only: bool = False
+    """Lists, watches and what was written are asked for without content: it is nothing that the operator must know."""
 
     @property
     def root(self) -> str:
@@ -32,7 +34,8 @@ class Kind:
 
 MODEL = Kind(API_VERSION, KIND, PLURAL)
 REPORT = Kind(API_VERSION, REPORT_KIND, REPORT_PLURAL)
-SECRET = Kind("v1", "Secret", "secrets")
+CONSUMER = Kind(API_VERSION, CONSUMER_KIND, CONSUMER_PLURAL)
+SECRET = Kind("v1", "Secret", "secrets", metadata_only=True)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE = Kind("v1", "Service", "services")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
@@ -64,4 +67,4 @@ OWNED = (
 """Applied, watched by label, pruned."""
 
 WATCHED = (*OWNED, POD)
-BY_NAME = {k.kind: k for k in (*WATCHED, MODEL, STORAGE_CLASS, EVENT, LEASE)}
+BY_NAME = {k.kind: k for k in (*WATCHED, MODEL, CONSUMER, STORAGE_CLASS, EVENT, LEASE)}

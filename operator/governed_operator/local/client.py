@@ -221,7 +221,7 @@ class ModelClient:
         try:
             return self.explain(row, parameters)
         except ClientError as error:
-            if error.status != HTTPStatus.GATEWAY_TIMEOUT or "budget_ms" in parameters:
+            if error.status != HTTPStatus.GATEWAY_TIMEOUT or "budgetMilliseconds" in parameters:
                 raise
         return self.explain_later(row, parameters, patience=EXPLANATION_PATIENCE)
 

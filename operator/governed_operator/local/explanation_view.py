@@ -30,15 +30,16 @@ GROUPS = 20
 def answer_view(answer: InferAnswer, metadata: Metadata) -> RenderableType:
     """Every output of a V2 answer, a line each, and the request's id. ``metadata``: of the model, which names what a
     column of probabilities or of a set is about."""
-    known = metadata.get("parameters", {})
-    classes = [str(one) for one in known.get("classes", [])]
-    promise = f"holds the truth with a chance of {known['coverage']:g}" if "coverage" in known else ""
+    described = metadata.get("parameters", {})
+    classes = [str(name) for name in described.get("classes", [])]
+    promise = f"holds the truth with a chance of {described['coverage']:g}" if "coverage" in described else ""
     table = Table(box=None, pad_edge=False, show_header=False)
     for output in answer["outputs"]:
         promised = promise if output["name"] in (SET, INTERVAL) else ""
         table.add_row(output["name"], Text(_values(output, classes), style="bold"), Text(promised, style="dim"))
     mitigation = answer.get("parameters", {}).get("mitigation", "")
-    told = f" · trained with mitigation of bias: {mitigation}" if mitigation else ""
+    when = "decided" if mitigation.startswith("thresholds/") else "trained"
+    told = f" · {when} with mitigation of bias: {mitigation}" if mitigation else ""
     return Group(table, Text(f"request {answer['id']}{told}", style="dim"))
 
 
@@ -69,10 +70,10 @@ def _one(explanation: Explanation) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     for attribution in attributions:
         value = _number(attribution.get("attribution"))
-        name = str(attribution.get("feature") or attribution.get("group"))
+        name, own = attribution.get("feature") or attribution.get("group"), str(attribution.get("value", ""))
         table.add_row(
-            name,
-            Text(str(attribution.get("value", "")), style="dim"),
+            Text(str(name if name is not None else own)),  # a word of a text is its own name
+            Text(own if name is not None else "", style="dim"),
             signed_bar(value, scale),
             f"{value:+.4f}",
             Text("" if explanation.get("exact", True) else _interval(attribution), style="dim"),
@@ -170,9 +171,9 @@ def _changes(explanation: Explanation) -> list[RenderableType]:
         already = explanation.get("already")
         return [Text("the row has the outcome already" if already else "no change found that gives the outcome")]
     table = Table(box=None, pad_edge=False, show_header=False)
-    for one in explanation["counterfactuals"]:
-        changes = ", ".join(f"{c['feature']} {c['from']} → {c['to']}" for c in one["changes"])
-        facts = f"distance {one['distance']:.4g} prediction {one['prediction']:.4g}"
+    for changed in explanation["counterfactuals"]:
+        changes = ", ".join(f"{c['feature']} {c['from']} → {c['to']}" for c in changed["changes"])
+        facts = f"distance {changed['distance']:.4g} prediction {changed['prediction']:.4g}"
         table.add_row(changes, Text(facts, style="dim"))
     return [table]
 

@@ -6,26 +6,35 @@ from collections import deque
 from rich.console import Console
 from rich.text import Text
 
+from governed_operator.local.kept_logs import KeptLogs
+
 COLOURS = ("cyan", "magenta", "blue", "green", "yellow", "bright_cyan", "bright_magenta")
 LEVELS = {"warning": "yellow", "error": "red", "critical": "bold red"}
 KEPT = 20
 
 
 class Logs:
-    """Writes to ``console``; keeps the last lines of each container for error messages."""
+    """Writes to ``console`` and to files (``kept``); has the last lines of each container for error messages."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False, kept: KeptLogs | None = None) -> None:
         self.console = console
+        self._kept = kept
         self._quiet = quiet
         self._colours: dict[str, str] = {}
         self._last: dict[str, deque[tuple[str, str]]] = {}
 
     def line(self, container: str, text: str) -> None:
         """One line as a container wrote it."""
+        if self._kept is not None:
+            self._kept.line(container, text)
         level, message = readable(text)
         self._last.setdefault(container, deque(maxlen=KEPT)).append((level, message))
         if self._quiet and level not in LEVELS:
             return
+        self.show(container, level, message)
+
+    def show(self, container: str, level: str, message: str) -> None:
+        """Print what a line says."""
         colour = self._colours.setdefault(container, COLOURS[len(self._colours) % len(COLOURS)])
         prefix = Text(f"{container:>9} │ ", style=colour)
         self.console.print(prefix + Text(message, style=LEVELS.get(level, "")), soft_wrap=True)

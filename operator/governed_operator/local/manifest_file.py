@@ -1,4 +1,5 @@
-"""Reads a user's manifest file: YAML → validated GovernedModel. Errors name file, line and field, and what to do."""
+"""Reads a user's manifest files: YAML → validated GovernedModel and ModelConsumers. Errors name file, line and field,
+and what to do."""
 
 import re
 from collections.abc import Iterator
@@ -6,9 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from governed_api.consumer import unusable_keys
+from governed_api.json_types import Json
 from governed_api.model import GovernedModel
+from governed_api.names import CONSUMER_KIND, KIND
+from governed_api.patterns import too_wide
 from governed_api.schema import Schema
-from governed_api.validation import defaulted, model_schema, validate
+from governed_api.validation import defaulted, schema_of, validate
 from governed_api.yaml_loader import YamlFault
 from governed_operator.local.manifest_text import Document, parsed
 
@@ -28,20 +33,35 @@ def documents(path: Path) -> list[Any]:
 def findings(path: Path) -> list[str]:
     """What an API server would say of every document of the file, each line led by the file's name and the field's
     line, and followed by what may help."""
-    found = _documents(path)
-    if not found:
-        return [f"{path}: empty: expected a GovernedModel"]
-    return [line for document in found for line in _told(path, document)]
+    documents = _documents(path)
+    if not documents:
+        return [f"{path}: empty: expected a {KIND} or {CONSUMER_KIND}"]
+    return [line for document in documents for line in _told(path, document)]
 
 
 def load_model(path: Path) -> GovernedModel:
-    """The one GovernedModel of a file, valid. Raises ManifestError with one line per finding."""
-    found = _documents(path)
-    if len(found) != 1:
-        raise ManifestError(f"{path}: expected one GovernedModel, found {len(found)} documents")
-    if problems := _told(path, found[0]):
+    """The one GovernedModel of a file, valid; ModelConsumers may be there too. Raises ManifestError, a line per
+    finding."""
+    valid = _valid(path)
+    models = [document for document in valid if document.kind == KIND]
+    if len(models) != 1:
+        raise ManifestError(f"{path}: expected one GovernedModel, found {len(models)} in {len(valid)} documents")
+    return GovernedModel.model_validate(defaulted(models[0].value, schema_of(KIND)))
+
+
+def load_consumers(path: Path) -> list[dict[str, Json]]:
+    """The ModelConsumers among the documents of a file, valid and with their defaults. Raises ManifestError with a line
+    per finding."""
+    consumers = [document for document in _valid(path) if document.kind == CONSUMER_KIND]
+    return [defaulted(document.value, schema_of(CONSUMER_KIND)) for document in consumers]
+
+
+def _valid(path: Path) -> list[Document]:
+    """Raises ManifestError."""
+    documents = _documents(path)
+    if problems := [line for document in documents for line in _told(path, document)]:
         raise ManifestError("\n".join(problems))
-    return GovernedModel.model_validate(defaulted(found[0].value, model_schema()))
+    return documents
 
 
 def _documents(path: Path) -> list[Document]:
@@ -57,7 +77,13 @@ def _documents(path: Path) -> list[Document]:
 
 
 def _told(path: Path, document: Document) -> list[str]:
-    return [_with_help(path, document, finding) for finding in validate(document.value)]
+    found = validate(document.value)
+    if not found and document.kind == KIND:  # what no CEL rule can say
+        model = GovernedModel.model_validate(defaulted(document.value, schema_of(KIND)))
+        found = list(too_wide(model.spec.governance.privacy.masking))
+    if not found and document.kind == CONSUMER_KIND:
+        found = list(unusable_keys(defaulted(document.value, schema_of(CONSUMER_KIND))["spec"]))
+    return [_with_help(path, document, finding) for finding in found]
 
 
 def _with_help(path: Path, document: Document, finding: str) -> str:
@@ -65,37 +91,37 @@ def _with_help(path: Path, document: Document, finding: str) -> str:
     words = finding.removeprefix("<nil>: ")  # how the API server names the whole object
     if unknown := _UNKNOWN.match(words):
         field = unknown["path"]
-        return f"{path}:{document.line(field)}: {words}{_nearest(field)}"
+        return f"{path}:{document.line(field)}: {words}{_nearest(document.kind, field)}"
     named = _AT.match(words)
     if named is None:
         return f"{path}: {words}"
-    about = _described(named["path"]) if "should match" in words else ""
+    about = _described(document.kind, named["path"]) if "should match" in words else ""
     return f"{path}:{document.line(named['path'])}: {words}{about}"
 
 
-def _nearest(path: str) -> str:
+def _nearest(kind: str, path: str) -> str:
     """A field of nearly that name in the same place, else a field of that name elsewhere."""
     where, _, name = path.rpartition(".")
-    schema = _schema(where)
+    schema = _schema(kind, where)
     near = get_close_matches(name, schema.get("properties", {}) if schema else (), n=1, cutoff=0.7)
     if near:
         return f'; did you mean "{near[0]}"?'
-    spec = model_schema()["properties"]["spec"]
-    elsewhere = [found for found in ("spec", *_fields(spec, "spec")) if found.rpartition(".")[2] == name]
-    elsewhere = sorted(elsewhere, key=lambda found: found.count(".") + found.count("[]"))[:2]  # shallow ones first
+    spec = schema_of(kind)["properties"]["spec"]
+    elsewhere = [place for place in ("spec", *_fields(spec, "spec")) if place.rpartition(".")[2] == name]
+    elsewhere = sorted(elsewhere, key=lambda place: place.count(".") + place.count("[]"))[:2]  # shallow ones first
     return f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
 
 
-def _described(path: str) -> str:
+def _described(kind: str, path: str) -> str:
     """First sentence of what the field is for: a pattern alone tells nobody."""
-    schema = _schema(path)
+    schema = _schema(kind, path)
     first = " ".join(schema.get("description", "").split()).partition(". ")[0].rstrip(".") if schema else ""
     return f" ({first})" if first else ""
 
 
-def _schema(path: str) -> Schema | None:
+def _schema(kind: str, path: str) -> Schema | None:
     """Of the field at ``path``; None where the schema knows none."""
-    schema: Schema | None = model_schema()
+    schema: Schema | None = schema_of(kind)
     for name in filter(None, re.sub(r"\[\d+\]", ".[]", path).split(".")):
         if schema is None:
             return None

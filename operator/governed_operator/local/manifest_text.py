@@ -19,26 +19,32 @@ class Document:
     value: object
     node: yaml.Node
 
+    @property
+    def kind(self) -> str:
+        """What it says that it is; "" where it says nothing."""
+        kind = self.value.get("kind") if isinstance(self.value, dict) else None
+        return kind if isinstance(kind, str) else ""
+
     def line(self, path: str) -> int:
         """Line (from 1) of the field at ``path`` (``spec.rules[0].name``), or of the nearest one that it lies in."""
         node, line = self.node, self.node.start_mark.line + 1
         for step in _STEP.findall(path):
-            found = _child(node, step)
-            if found is None:
+            child = _child(node, step)
+            if child is None:
                 break
-            node, line = found
+            node, line = child
         return line
 
 
 def parsed(text: str) -> list[Document]:
     """Documents of a file, empty ones left out. Raises YamlFault for what isn't YAML, for a key that is given twice in
     one mapping (``kubectl`` refuses it too) and for aliases that unfold without bound."""
-    found = []
+    documents = []
     try:
         for node in yaml.compose_all(text, Loader=Loader):
             value = value_of(node)
             if value is not None:
-                found.append(Document(value, node))
+                documents.append(Document(value, node))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise YamlFault(error.problem or "not YAML", *((mark.line + 1, mark.column + 1) if mark else ())) from error
@@ -46,7 +52,7 @@ def parsed(text: str) -> list[Document]:
         raise YamlFault(" ".join(str(error).split()) or "not YAML") from error
     except RecursionError as error:
         raise YamlFault("nested too deeply") from error
-    return found
+    return documents
 
 
 def _child(node: yaml.Node, step: str) -> tuple[yaml.Node, int] | None:

@@ -22,11 +22,12 @@ class _Escaped:
 
 class _Escaping(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(one) for one in renderables]
+        return [_Escaped(renderable) for renderable in renderables]
 
 
 def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Without rich's guesses at what is a number or a path."""
-    console = Console(highlight=False, stderr=stderr, width=width)
+    """Without rich's guesses at what is a number or a path, and without its markup: a feature named ``age [years]`` is
+    printed so."""
+    console = Console(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
     console.push_render_hook(_Escaping())
     return console

@@ -43,12 +43,16 @@ def training_report(workdir: Workdir, name: str) -> TrainingReport | None:
 
 
 def _typed(workdir: Workdir, name: str, kind: type[T], part: Json, below: str = "") -> T:
+    return typed(kind, part, f"{workdir.reports / f'{name}.json'}: {below}")
+
+
+def typed(kind: type[T], part: object, where: str) -> T:
+    """``part`` by the contract. Raises LocalError, which begins with ``where``."""
     try:
         return kind.model_validate(part)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise LocalError(f"{workdir.reports / f'{name}.json'}: {below}{where}: {first['msg']}") from error
+        raise LocalError(f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:

@@ -16,7 +16,9 @@ from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Manifest, Subject, objects
 from governed_operator.desired.decision import Decision, Revision
 from governed_operator.local.addresses import Addresses, refuse_taken
+from governed_operator.local.consumers import LocalConsumers
 from governed_operator.local.errors import LocalError
+from governed_operator.local.kept_logs import KeptLogs
 from governed_operator.local.logs import Logs
 from governed_operator.local.pod import Host, Pod, run_job
 from governed_operator.local.probe import Prober
@@ -26,7 +28,7 @@ from governed_operator.local.supervision import Backoff
 from governed_operator.local.volumes import Secrets, Volumes
 from governed_operator.local.workdir import Workdir, pod_token_headers
 from governed_operator.policy.artefact import artefact_of
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 UNKNOWN = "sha256:unknown"
 """Stands for the artefact's digest until training has made it; nothing runs with it."""
@@ -43,11 +45,15 @@ class Options:
     host: str = rt.LOOPBACK
     """Address that the server listens on; all else stays on loopback."""
     quiet: bool = False
-    settings: Settings = field(default_factory=Settings)
+    settings: OperatorSettings = field(default_factory=OperatorSettings)
     """What the chart's values are in a cluster."""
     backoff: Backoff = field(default_factory=Backoff)
     given: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     """Secrets that no object makes: name → key → content. They stay in memory."""
+    consumers: tuple[Path, ...] = ()
+    """Files that may hold ModelConsumers, beside those of the work directory."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the GovernedModel: consumers may select it by them."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,10 @@ class LocalRun:
     def __init__(self, model: ResolvedModel, options: Options, console: Console) -> None:
         self.model = model
         self.options = options
-        self.logs = Logs(console, quiet=options.quiet)
         self.workdir = Workdir(options.workdir)
+        self.logs = Logs(console, quiet=options.quiet, kept=KeptLogs(self.workdir.logs))
         self._subject = Subject(model, settings=options.settings)
+        self._consumers = LocalConsumers(model, options.labels, self.workdir, options.consumers, self.logs.note)
         self._pods: list[Pod] = []
         runtime = model.spec.predictor.model.runtime
         self._foreign = [runtime.port] if runtime else []
@@ -109,7 +116,12 @@ class LocalRun:
         self.workdir.open()
         prober = Prober()
         try:
-            await when_ready(await self._start(prober))
+            running = await self._start(prober)
+            following = asyncio.create_task(self._consumers.follow())
+            try:
+                await when_ready(running)
+            finally:
+                following.cancel()
         finally:
             await self._stop()
             await prober.close()
@@ -122,6 +134,7 @@ class LocalRun:
         secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME), self.options.given)
         for secret in by_kind(manifests, "Secret"):
             secrets.ensure(secret)
+        self._consumers.begin(secrets)
         services = by_kind(manifests, "Service")
         addresses = Addresses(self.options.port_offset, self.workdir, services, self._foreign, host=self.options.host)
         host = self._host(manifests, secrets, addresses, prober)
@@ -138,6 +151,7 @@ class LocalRun:
         revision = Revision.of(self.model, artefact)
         forget_other_revisions(self.workdir, self.model.name, revision.name)
         await self._up(self._deployment(manifests, host), self.model.name)
+        self.workdir.remember_serving(self.options.port_offset)
         return Running(self.model, self.workdir, addresses, revision)
 
     def _artefact(self) -> str | None:
@@ -150,7 +164,12 @@ class LocalRun:
     def _host(self, manifests: list[Manifest], secrets: Secrets, addresses: Addresses, prober: Prober) -> Host:
         config_maps = {m["metadata"]["name"]: m for m in by_kind(manifests, "ConfigMap")}
         volumes = functools.partial(
-            Volumes, workdir=self.workdir, secrets=secrets, config_maps=config_maps, source=self.options.source
+            Volumes,
+            workdir=self.workdir,
+            secrets=secrets,
+            config_maps=config_maps,
+            source=self.options.source,
+            weights=self.model.spec.predictor.model.storage_uri,
         )
         namespace = self.model.namespace
         return Host(self.workdir, self.logs, addresses, prober, volumes, namespace, self.options.backoff)

@@ -73,7 +73,7 @@ class Supervised:
         crashes = ended = 0
         while not self._stopping.is_set():
             began = time.monotonic()
-            reason = await self._once()
+            reason = await self._watched()
             if self._stopping.is_set():
                 return
             self.ready.clear()
@@ -86,6 +86,16 @@ class Supervised:
             delay = self._backoff.delay(crashes)
             self._logs.note(f"{self.spec.name} {reason}: restart {self.restarts} in {delay:.1f} s", "yellow")
             await self._pause(delay)
+
+    async def _watched(self) -> str:
+        """One life of the process, whatever becomes of watching it: a container without supervision would stay down for
+        ever, and nobody would say so."""
+        try:
+            return await self._once()
+        except Exception as error:
+            if self._process:
+                await self._process.stop(self.spec.grace)
+            return f"can't be watched ({type(error).__name__}: {error})"
 
     async def _once(self) -> str:
         """One life of the process; says how it ended."""

@@ -1,22 +1,27 @@
 """A container of a pod template → the process that stands for it."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from governed_api.runtime import ALIBI_PYTHON, HOST, VARIABLES, Kind, on_this_machine
+from governed_api.runtime import ALIBI_PYTHON, CAPTUM_PYTHON, HOST, MOUNT_MODEL, VARIABLES, Kind, on_this_machine
 from governed_operator.desired.manifest import Manifest
+from governed_operator.desired.pod import WEIGHTS
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
 
 INHERITED = (
     "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ", "PYTHONPATH", ALIBI_PYTHON,
+    CAPTUM_PYTHON,
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
 """Of the runner's own environment; everything else comes from the template, as in a pod."""
+
+_WEIGHTS = re.compile(rf"(?<![\w/.-]){re.escape(MOUNT_MODEL)}(?![\w.-])")
 
 
 @dataclass(frozen=True)
@@ -71,16 +76,17 @@ def process_spec(
 ) -> ProcessSpec:
     """Translate one container. ``directories``: volume name → directory. Raises LocalError when it needs its image."""
     mounts = {m["mountPath"]: directories[m["name"]] for m in container.get("volumeMounts", [])}
+    weights = next((directories[m["name"]] for m in container.get("volumeMounts", []) if m["name"] == WEIGHTS), None)
     own = [p["containerPort"] for p in container.get("ports", [])]
     facts = {"metadata.name": name, "metadata.namespace": namespace}
     environment = {k: os.environ[k] for k in INHERITED if k in os.environ}
     environment[HOST] = addresses.host(container["name"])
     for variable in container.get("env", []):
-        environment[variable["name"]] = _value(variable, facts, mounts, addresses)
+        environment[variable["name"]] = _placed(_value(variable, facts, mounts, addresses), weights)
     return ProcessSpec(
         name=container["name"],
         pod=name,
-        argv=_command(container),
+        argv=tuple(_placed(word, weights) for word in _command(container)),
         environment=environment,
         ports=tuple(addresses.port(p) for p in {*own, *_listening(container)}),
         startup=Probe.of(container.get("startupProbe"), container, addresses),
@@ -88,6 +94,11 @@ def process_spec(
         liveness=Probe.of(container.get("livenessProbe"), container, addresses),
         grace=pod.get("terminationGracePeriodSeconds", 30),
     )
+
+
+def _placed(word: str, weights: Path | None) -> str:
+    """A foreign runtime's words name its weights by where a pod has them."""
+    return word if weights is None else _WEIGHTS.sub(lambda _: str(weights), word)
 
 
 def _listening(container: Manifest) -> list[int]:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from governed_api.regular_files import KEY_BYTES, read_regular
+from governed_api.storage import file_of
 from governed_operator.desired.key_material import derives, draw, wanted
 from governed_operator.desired.manifest import Manifest
+from governed_operator.desired.pod import WEIGHTS
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir
 
@@ -88,18 +90,33 @@ class Volumes:
     """Directories of one pod's volumes, by volume name."""
 
     def __init__(
-        self, pod: str, workdir: Workdir, secrets: Secrets, config_maps: Mapping[str, Manifest], source: Path
+        self,
+        pod: str,
+        workdir: Workdir,
+        secrets: Secrets,
+        config_maps: Mapping[str, Manifest],
+        source: Path,
+        *,
+        weights: str | None = None,
     ) -> None:
+        """``source``: the manifest's folder; ``weights``: URI of what a foreign runtime reads."""
         self._pod = pod
         self._workdir = workdir
         self._secrets = secrets
         self._config_maps = config_maps
         self._source = source
+        self._weights = weights
 
     def directory(self, volume: Manifest) -> Path:
         """The directory that stands for ``volume``, made and filled. Raises LocalError for kinds that have no local
         meaning."""
         name = volume["name"]
+        if name == WEIGHTS and self._weights:
+            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+            try:
+                return file_of(self._weights, self._workdir.volumes / claim if claim else self._source)
+            except ValueError as error:
+                raise LocalError(str(error)) from None
         if name == "source" and "emptyDir" in volume:
             return self._source
         if "persistentVolumeClaim" in volume:
@@ -116,7 +133,9 @@ class Volumes:
 
     def _files(self, volume: Manifest) -> dict[str, bytes]:
         if "configMap" in volume:
-            return self._config_map(volume["configMap"]["name"])
+            source = volume["configMap"]
+            missing = source.get("optional") and source["name"] not in self._config_maps
+            return {} if missing else self._config_map(source["name"])
         if "secret" in volume:
             return self._secret({**volume["secret"], "name": volume["secret"]["secretName"]})
         if "projected" in volume:

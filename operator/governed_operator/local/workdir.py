@@ -16,6 +16,8 @@ from governed_operator.local.caretaker import POLL, RUN, Caretaker, at_work, not
 from governed_operator.local.errors import LocalError, StaleRun
 from governed_operator.local.process_table import Known, alive, known
 
+RUNS = Path(".governed")
+"""Where runs have their work directories unless --workdir says otherwise."""
 SHM = Path("/dev/shm")
 PATIENCE = 90.0
 """Seconds that a start waits for the caretaker of a run that died; what is left then is named."""
@@ -34,13 +36,17 @@ def replace_content(path: Path, content: bytes) -> None:
 
 
 class Workdir:
-    """WORKDIR/{volumes,secrets,reports,run.json,model.json}; plaintext under ``memory``, gone when the run ends."""
+    """WORKDIR/{volumes,secrets,reports,logs,run.json,model.json …}; plaintext under ``memory``, gone with the run."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.volumes = self.root / "volumes"
         self.secrets = self.root / "secrets"
         self.reports = self.root / "reports"
+        self.consumers = self.root / "consumers"
+        """ModelConsumers, a file each."""
+        self.logs = self.root / "logs"
+        """What the containers of this run and of earlier ones wrote."""
         self.run_file = self.root / "run.json"
         self.model_file = self.root / "model.json"
         """The rules that the model was last run under, for its report."""
@@ -49,6 +55,11 @@ class Workdir:
         self.memory = base / f"governed-{os.getuid()}-{tag}"
         self._known: dict[str, Known] = {}
         self._caretaker: Caretaker | None = None
+
+    @classmethod
+    def of(cls, model: str, given: Path | None = None) -> "Workdir":
+        """Of the run of ``model``: ``given``, else where runs are."""
+        return cls(given or RUNS / model)
 
     @property
     def archive_folder(self) -> Path:
@@ -68,6 +79,31 @@ class Workdir:
         """Keep the rules of this run."""
         replace_content(self.model_file, document)
 
+    @property
+    def lives(self) -> bool:
+        """Whether a run holds this work directory."""
+        entry = self._earlier().get(RUN)
+        return entry is not None and alive(entry)
+
+    @property
+    def serving_port_offset(self) -> int | None:
+        """What is added to every port of the model that serves from here; None while none does."""
+        if not self.lives:
+            return None  # a run that was killed leaves its note
+        try:
+            offset = json.loads(self._serving_file.read_bytes())["portOffset"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return offset if isinstance(offset, int) else None
+
+    def remember_serving(self, port_offset: int) -> None:
+        """The model is ready: whoever asks for it by name finds its ports."""
+        replace_content(self._serving_file, json.dumps({"portOffset": port_offset}).encode())
+
+    @property
+    def _serving_file(self) -> Path:
+        return self.root / "serving.json"
+
     def archive_environment(self) -> dict[str, str]:
         """What a program needs to read that volume."""
         keys = self.secrets / object_names.ARCHIVE_KEYS
@@ -76,12 +112,13 @@ class Workdir:
     def open(self) -> None:
         """Make the folders and claim the work directory. Raises StaleRun, LocalError."""
         try:
-            for folder in (self.root, self.volumes, self.secrets, self.reports):
+            for folder in (self.root, self.volumes, self.secrets, self.reports, self.logs):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise LocalError(f"{self.root}: {error.strerror}: expected a folder that can be written") from error
         self._await_caretaker()
         self._refuse_stale()
+        self._serving_file.unlink(missing_ok=True)
         if self.memory.exists():
             shutil.rmtree(self.memory)
         self.memory.mkdir(mode=0o700)
@@ -93,6 +130,7 @@ class Workdir:
 
     def close(self) -> None:
         """Forget plaintext and the claim."""
+        self._serving_file.unlink(missing_ok=True)
         shutil.rmtree(self.memory, ignore_errors=True)
         self.run_file.unlink(missing_ok=True)
         if self._caretaker is not None:
@@ -102,12 +140,8 @@ class Workdir:
     def _await_caretaker(self) -> None:
         """An earlier run that died is being cleaned up."""
         until = time.monotonic() + PATIENCE
-        while at_work(self.run_file) and not self._run_lives() and time.monotonic() < until:
+        while at_work(self.run_file) and not self.lives and time.monotonic() < until:
             time.sleep(POLL)
-
-    def _run_lives(self) -> bool:
-        entry = self._earlier().get(RUN)
-        return entry is not None and alive(entry)
 
     def _earlier(self) -> dict[str, Known]:
         try:

@@ -18,7 +18,7 @@ from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.kube.projection import desired_fingerprint
 from governed_operator.loop.failures import NameTaken, Wait
-from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelKey, head_of
 
 LATER = {
@@ -60,7 +60,7 @@ class Expected(NamedTuple):
 class Applier:
     """Writes; answers go into the cache at once, so that no decision rests on anything older than our own writes."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, metrics: Metrics, parallel: int = 24) -> None:
+    def __init__(self, cluster: Cluster, cache: Cache, metrics: OperatorMetrics, parallel: int = 24) -> None:
         self._cluster = cluster
         self._cache = cache
         self._metrics = metrics
@@ -128,7 +128,7 @@ class Applier:
         if answer:
             return answer
         metadata = manifest["metadata"]
-        existing = await self._cluster.get(kind, metadata.get("namespace"), metadata["name"])
+        existing = await self._cluster.head(kind, metadata.get("namespace"), metadata["name"])
         if existing is None:
             return None
         present = existing["metadata"].get("labels") or {}

@@ -12,7 +12,7 @@ from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.watch.cache import ModelKey
 
 
-class Metrics(Collector):
+class OperatorMetrics(Collector):
     """One registry per operator; gauges are read when scraped."""
 
     def __init__(self, queue: WorkQueue) -> None:

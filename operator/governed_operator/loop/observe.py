@@ -18,7 +18,7 @@ from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS, Object
 from governed_operator.loop.failures import SpecNotReadable
 from governed_operator.policy.observed import Observed, Outside, Refusal
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache, ModelEntry, ModelKey
 
 PASSED_ON = ("kueue.x-k8s.io/",)
@@ -46,7 +46,7 @@ class Reading(NamedTuple):
 class Observer:
     """Takes snapshots."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, settings: Settings, capabilities: Capabilities) -> None:
+    def __init__(self, cluster: Cluster, cache: Cache, settings: OperatorSettings, capabilities: Capabilities) -> None:
         self._cluster = cluster
         self._cache = cache
         self._settings = settings
@@ -134,11 +134,19 @@ class Observer:
         ref = model.spec.governance.encryption.key_ref
         if ref is None:
             return None
-        secret = await self._cluster.get(SECRET, model.namespace, ref.secret_name)
-        if secret is None:
-            return f"governance.encryption.keyRef: there is no Secret {ref.secret_name} in namespace {model.namespace}"
-        if ref.key not in (secret.get("data") or {}):
-            return f"governance.encryption.keyRef: Secret {ref.secret_name} has no key {ref.key}"
+        where = "governance.encryption.keyRef"
+        return await self._named_secret_problem(where, model.namespace, ref.secret_name, ref.key)
+
+    async def _named_secret_problem(self, where: str, namespace: str, name: str, key: str = "") -> str | None:
+        """Content is read only where metadata don't show that the key is there."""
+        head = await self._cluster.head(SECRET, namespace, name)
+        if head is None:
+            return f"{where}: there is no Secret {name} in namespace {namespace}"
+        if not key or key in _keys_of(head):
+            return None
+        secret = await self._cluster.get(SECRET, namespace, name)
+        if secret is not None and key not in (secret.get("data") or {}):
+            return f"{where}: Secret {name} has no key {key}"
         return None
 
     async def _source_problem(self, model: ResolvedModel) -> str | None:
@@ -148,11 +156,9 @@ class Observer:
             if ref is None:
                 continue
             where = f"predictor.model.storage.{field}"
-            secret = await self._cluster.get(SECRET, model.namespace, ref.name)
-            if secret is None:
-                return f"{where}: there is no Secret {ref.name} in namespace {model.namespace}"
-            if isinstance(ref, CaKey) and ref.key not in (secret.get("data") or {}):
-                return f"{where}: Secret {ref.name} has no key {ref.key}"
+            key = ref.key if isinstance(ref, CaKey) else ""
+            if problem := await self._named_secret_problem(where, model.namespace, ref.name, key):
+                return problem
         return None
 
     async def _claim_problem(self, namespace: str, claims: list[str]) -> str | None:
@@ -242,3 +248,13 @@ def _archive_report(raw: Object | None, model: str) -> ArchiveReport | None:
         return ArchiveReport.model_validate({**raw["archive"], "verdicts": own})
     except ValidationError:
         return None
+
+
+def _keys_of(head: Object) -> set[str]:
+    """Names of a Secret's data, as far as its managedFields tell them: whoever strips those hides some, and what a
+    manager has let go of may be gone."""
+    keys: set[str] = set()
+    for entry in head["metadata"].get("managedFields", ()):
+        for section in ("f:data", "f:stringData"):
+            keys |= {name.removeprefix("f:") for name in entry.get("fieldsV1", {}).get(section) or {}}
+    return keys

@@ -13,15 +13,20 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, OPERATOR_PORT, READY_PATH
+from governed_api.token_identity import IssuerSource
 from governed_operator.kube.cluster import ApiError, Cluster
-from governed_operator.kube.kinds import MODEL, WATCHED, Object
+from governed_operator.kube.kinds import CONSUMER, MODEL, WATCHED, Object
 from governed_operator.kube.leader import Leadership, cancelled, identity
-from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.consumers import ConsumerReconciler, wake_consumers, wake_models
+from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.observe import Observer
 from governed_operator.loop.reconcile import Reconciler, run_workers
 from governed_operator.loop.workqueue import WorkQueue
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache, ModelKey
+from governed_operator.watch.consumers import Consumers
+from governed_operator.watch.https import NotFetched
+from governed_operator.watch.issuer_keys import DISCOVERY, Found, IssuerKeys, kept, published
 from governed_operator.watch.reflector import SILENCE, Reflector
 
 logger = logging.getLogger("governed_operator")
@@ -32,6 +37,8 @@ CAPABILITY_GROUPS = {
     "service_monitor": "monitoring.coreos.com",
     "gateway_api": "gateway.networking.k8s.io",
 }
+CLUSTER_KEYS = "/openid/v1/jwks"
+"""Of the cluster's service accounts."""
 FIRST_LISTS = 30.0
 """Seconds that a start waits for all children to be listed."""
 CHECK_EVERY = 60.0
@@ -40,7 +47,7 @@ STALE_AFTER = 60.0
 """Seconds that a known change may be missing from the cache before the process is declared dead."""
 
 
-async def discover(cluster: Cluster, settings: Settings) -> Capabilities:
+async def discover(cluster: Cluster, settings: OperatorSettings) -> Capabilities:
     """Which neighbours' CRDs this cluster has; an operator of named namespaces has no right to what is in none."""
     groups = {g["name"] for g in (await cluster.request("GET", "/apis"))["groups"]}
     neighbours = {flag: group in groups for flag, group in CAPABILITY_GROUPS.items()}
@@ -61,10 +68,12 @@ class Staleness:
 class OperatorProcess:
     """Started and stopped by the handlers."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, capabilities: Capabilities) -> None:
+    def __init__(self, cluster: Cluster, settings: OperatorSettings, capabilities: Capabilities) -> None:
         self.cache = Cache()
+        self.consumers = Consumers()
         self.queue = WorkQueue()
-        self.metrics = Metrics(self.queue)
+        self.consumer_queue = WorkQueue()
+        self.metrics = OperatorMetrics(self.queue)
         self._cluster = cluster
         self.namespaces = settings.namespaces
         everywhere: tuple[str | None, ...] = settings.namespaces or (None,)
@@ -75,8 +84,21 @@ class OperatorProcess:
             for k in kinds
             for place in everywhere
         ]
+        broke = self.metrics.watch_breaks.labels(CONSUMER.kind).inc
+        self._reflectors += [
+            Reflector(CONSUMER, cluster, self.consumers, self._consumer_changed, broke, place, selector="")
+            for place in everywhere
+        ]
+        self._keys = IssuerKeys(self._published, self.consumers.sources, self._keys_changed)
         observer = Observer(cluster, self.cache, settings, capabilities)
-        self._reconciler = Reconciler(cluster, self.cache, self.queue, observer, self.metrics, settings)
+        self._reconciler = Reconciler(
+            cluster, self.cache, self.queue, observer, self.metrics, settings,
+            consumers=self.consumers, keys=self._keys, wake_consumer=self.consumer_queue.wake,
+        )  # fmt: skip
+        self._consumer_reconciler = ConsumerReconciler(
+            cluster, self.cache, self.consumers, self._reconciler.callers, self.consumer_queue,
+            self.metrics, keys=self._keys,
+        )  # fmt: skip
         namespace = os.environ.get("POD_NAMESPACE", "default")
         self.leadership = Leadership(cluster, namespace, identity(os.environ.get("POD_NAME", f"local-{os.getpid()}")))
         self._stale = Staleness()
@@ -86,7 +108,7 @@ class OperatorProcess:
 
     @classmethod
     async def create(cls) -> "OperatorProcess":
-        cluster, settings = await Cluster.connect(), Settings.from_environment()
+        cluster, settings = await Cluster.connect(), OperatorSettings.from_environment()
         return cls(cluster, settings, await discover(cluster, settings))
 
     def _child_changed(self, key: ModelKey) -> None:
@@ -95,19 +117,53 @@ class OperatorProcess:
         if key[0] and self._working:
             self.queue.wake(key)
 
+    def _consumer_changed(self, key: ModelKey) -> None:
+        """Its status may be another now, and that of those that list one of its keys; and who may call their models."""
+        about = self.consumers.touched(key)
+        if not self._working:
+            return
+        for name in {key[1], *(consumer.name for consumer in about)}:
+            self.consumer_queue.wake((key[0], name))
+        wake_models(self.cache, self.queue, key[0], about)
+
+    async def _published(self, source: IssuerSource) -> Found:
+        """Raises NotFetched."""
+        if not source.cluster:
+            return await published(source)
+        try:
+            said = await self._cluster.request("GET", DISCOVERY)
+            keys = await self._cluster.raw("GET", CLUSTER_KEYS, accept="application/jwk-set+json, application/json")
+        except ApiError as error:
+            raise NotFetched(
+                f"the API server doesn't tell them ({error}): it needs the role system:service-account-issuer-discovery"
+            ) from error
+        issuer = said.get("issuer")
+        if not isinstance(issuer, str) or not 0 < len(issuer) <= 512:
+            raise NotFetched("the API server doesn't say who issues its tokens")
+        return Found(issuer, kept(keys))
+
+    def _keys_changed(self, source: IssuerSource) -> None:
+        """Documents with that issuer are others now."""
+        for namespace, about in self.consumers.of_source(source).items():
+            for consumer in about:
+                self.consumer_queue.wake((namespace, consumer.name))
+            wake_models(self.cache, self.queue, namespace, about)
+
     def model_event(self, kind: str | None, observed: Object) -> None:
         """From kopf: a model was listed, changed or deleted. Ten thousand new ones must keep neither those in hand nor
         a change waiting."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
-        listed_before = key in self.cache.models
+        before = self.cache.models.get(key)
         if kind == "DELETED":
             self.cache.drop_model(key, observed["metadata"]["uid"])
             self.queue.wake(key)
         elif self.cache.put_model(observed) and self._working:
-            if listed_before or kind == "MODIFIED":
+            if before or kind == "MODIFIED":
                 self.queue.add(key, 0.0)
             else:
                 self.queue.enqueue_low_priority([key])
+        if self._working:
+            wake_consumers(self.consumers, self.consumer_queue, key, before, self.cache.models.get(key))
 
     async def start(self) -> None:
         """Watches and HTTP at once; workers once leading and all caches are complete."""
@@ -164,7 +220,11 @@ class OperatorProcess:
         for key in [k for k, m in self.cache.models.items() if not m.answered]:
             self.queue.wake(key)
         self.queue.enqueue_low_priority(self.cache.keys())
-        await run_workers(self._reconciler, WORKERS)
+        self.consumer_queue.enqueue_low_priority(self.consumers.keys())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_workers(self._reconciler, WORKERS))
+            group.create_task(self._consumer_reconciler.work())
+            group.create_task(self._keys.run())
 
     async def _list_models(self) -> None:
         """kopf doesn't say when its first list is complete; a model missing from the cache must mean that it is

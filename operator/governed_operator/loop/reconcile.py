@@ -4,7 +4,7 @@ after a crash anywhere."""
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from governed_api import object_names
 from governed_api.model import GovernedModelStatus
@@ -16,19 +16,22 @@ from governed_operator.desired.inference import COMPONENT
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import MODEL, REPORT
 from governed_operator.loop.apply import Applier, Expected
+from governed_operator.loop.callers import CallersKeeper
 from governed_operator.loop.failures import Failure, Wait
-from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.observe import Observer, recorded_words
-from governed_operator.loop.recorder import Recorder
+from governed_operator.loop.recorder import EventRecorder
 from governed_operator.loop.report_failure import FailureReporter, StatusWriter
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.policy.decide import decide
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
+from governed_operator.watch.consumers import Consumers
 from governed_operator.watch.facts import JobFacts, WorkloadFacts
+from governed_operator.watch.issuer_keys import IssuerKeys
 
 logger = logging.getLogger("governed_operator.loop.reconcile")
 
@@ -44,7 +47,17 @@ class Reconciler:
     """Workers over the queue."""
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, queue: WorkQueue, observer: Observer, metrics: Metrics, settings: Settings
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        queue: WorkQueue,
+        observer: Observer,
+        metrics: OperatorMetrics,
+        settings: OperatorSettings,
+        *,
+        consumers: Consumers,
+        keys: IssuerKeys,
+        wake_consumer: Callable[[ModelKey], None],
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -53,7 +66,8 @@ class Reconciler:
         self._metrics = metrics
         self._settings = settings
         self._applier = Applier(cluster, cache, metrics)
-        self._recorder = Recorder(cluster)
+        self.callers = CallersKeeper(cluster, self._applier, consumers, keys, wake_consumer)
+        self._recorder = EventRecorder(cluster)
         self._status = StatusWriter(cluster, cache, metrics)
         self._failures = FailureReporter(self._status, cache, queue, self._recorder, metrics)
         self._archives: dict[str, bool] = {}
@@ -109,6 +123,7 @@ class Reconciler:
             await self._clean_up(key, entry)
             return None
         self._want_archive(key[0])
+        await self.callers.carry_out(key, entry)
         obs = await self._observer.observe(key, entry, self._failures.archive_failure(key[0]))
         decision = decide(obs)
         status = status_of(obs, decision)
@@ -173,6 +188,7 @@ class Reconciler:
         self._metrics.note(key, None)
         self._figures.pop(key, None)
         self._settled.pop(key, None)
+        self.callers.forget(key)
         left = [c for c in self._cache.children(key).values() if c.kind == "PriorityClass"]
         if left and (entry or await self._cluster.get(MODEL, *key) is None):
             keep = {place: c for place, c in self._cache.children(key).items() if c.kind != "PriorityClass"}
@@ -218,17 +234,19 @@ def _token(obs: Observed, decision: Decision) -> Token:
 
 
 def retained_children(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
-    """What isn't wanted anew, and must stay all the same: a held Deployment, and ConfigMaps that running pods may still
-    mount; a trainer's too, which an operator before this one made with rows in it, until its Job is over."""
+    """What isn't wanted anew, and must stay all the same: a held Deployment, who may call, and ConfigMaps that running
+    pods may still mount; a trainer's too, which an operator before this one made with rows in it, until its Job is
+    over."""
     workload = obs.workload()
     settled = workload is not None and workload.observed and workload.updated >= workload.replicas
     training_config = ("ConfigMap", object_names.training_config(obs.subject.name, obs.model.training_hash()))
+    callers = ("ConfigMap", object_names.callers(obs.subject.name)) if obs.model.spec.authenticates else None
     out = {}
     for place, child in obs.children.items():
         serving_config = child.kind == "ConfigMap" and child.component == COMPONENT
         held = decision.held and (serving_config or place == ("Deployment", object_names.deployment(obs.subject.name)))
         rolling = serving_config and not settled and not decision.stopped
-        if held or rolling or (place == training_config and _trains(obs)):
+        if held or rolling or place == callers or (place == training_config and _trains(obs)):
             out[place] = child
     return out
 

@@ -29,7 +29,7 @@ QUIET = frozenset(
 """Reasons of ordinary progress."""
 
 
-class Recorder:
+class EventRecorder:
     """Writes events.k8s.io/v1 Events about a model."""
 
     def __init__(self, cluster: Cluster) -> None:

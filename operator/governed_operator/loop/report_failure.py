@@ -10,9 +10,9 @@ from governed_api.reasons import Reason
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import MODEL
 from governed_operator.loop.failures import Failure, FailureLog
-from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.observe import stored_status
-from governed_operator.loop.recorder import Recorder
+from governed_operator.loop.recorder import EventRecorder
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.policy.observed import Refusal
 from governed_operator.policy.status import status_of_failure
@@ -24,7 +24,7 @@ logger = logging.getLogger("governed_operator.loop.report_failure")
 class StatusWriter:
     """Writes a model's status, and believes the answer at once."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, metrics: Metrics) -> None:
+    def __init__(self, cluster: Cluster, cache: Cache, metrics: OperatorMetrics) -> None:
         self._cluster = cluster
         self._cache = cache
         self._metrics = metrics
@@ -41,7 +41,7 @@ class FailureReporter:
     """Knows which failures are running, and which of them people have been told of."""
 
     def __init__(
-        self, status: StatusWriter, cache: Cache, queue: WorkQueue, recorder: Recorder, metrics: Metrics
+        self, status: StatusWriter, cache: Cache, queue: WorkQueue, recorder: EventRecorder, metrics: OperatorMetrics
     ) -> None:
         self._status = status
         self._cache = cache

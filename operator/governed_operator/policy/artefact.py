@@ -5,11 +5,11 @@ from governed_api.resolved import ResolvedModel
 
 
 def artefact_of(model: ResolvedModel, report: GovernanceReportStatus | None) -> str | None:
-    """Digest of what serves this spec; "" with a foreign runtime; None while the trainer or importer Job hasn't
-    answered this very spec."""
+    """Digest of what serves this spec, of a foreign runtime's weights too, "" where the spec doesn't name them; None
+    while the trainer or importer Job hasn't answered this very spec."""
     predictor = model.spec.predictor.model
     if predictor.runtime:
-        return ""
+        return predictor.digest or ""
     if predictor.is_mounted:
         return predictor.digest
     trainer = report.trainer if report else None

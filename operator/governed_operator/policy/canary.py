@@ -101,7 +101,8 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     if not judged or (judged.verdict == "Unknown" and judged.samples < bias.least_samples):
         return Judgement("wait", message=f"no bias verdict yet: {summary or 'too few samples'}")
     if judged.ledger_index is None or any(map(_in_force, unproved(obs, trial.name))):
-        return Judgement("wait", message=f"a bias verdict of a pod isn't in the ledger yet: {summary}".rstrip(": "))
+        said = f": {summary}" if summary else ""
+        return Judgement("wait", message=f"a bias verdict of a pod isn't in the ledger yet{said}")
     return _undecided(obs, trial, summary) if judged.verdict == "Unknown" else None
 
 

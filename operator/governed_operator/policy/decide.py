@@ -73,9 +73,8 @@ def _rollout(obs: Observed, target: Revision, violated: tuple[Violation, ...]) -
 def _unservable(obs: Observed, target: Revision) -> bool:
     """A pod was brought what can't be served, and none serves: nothing comes of more pods."""
     workload = obs.workload()
-    if workload is None or workload.revision != target.name or workload.available:
-        return False
-    return bool(refusal(obs, target.name))
+    idle = workload is not None and workload.revision == target.name and not workload.available
+    return idle and bool(refusal(obs, target.name))
 
 
 def _refused_import(obs: Observed) -> Violation | None:

@@ -12,7 +12,7 @@ from governed_operator.desired.trainer import job_name
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import refusal, servers
 from governed_operator.watch.cache import ChildKey
-from governed_operator.watch.facts import FINAL, JobFacts, NeighbourFacts, PodFacts, Problem
+from governed_operator.watch.facts import FINAL, JobFacts, NeighbourFacts, PodFacts, PodProblem
 
 Gate = Callable[[Observed], Violation | None]
 
@@ -167,7 +167,7 @@ def predictor_pod_stuck(obs: Observed) -> Violation | None:
     return _stuck(c.PREDICTOR_READY, problem, overdue=late is not None and late.reason in FINAL)
 
 
-def _stuck(condition: str, problem: Problem, overdue: bool = False) -> Violation:
+def _stuck(condition: str, problem: PodProblem, overdue: bool = False) -> Violation:
     return Violation(condition, problem.reason, problem.message, stalled=overdue or problem.reason in FINAL)
 
 

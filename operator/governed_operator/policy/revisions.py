@@ -117,15 +117,15 @@ def unreadable_frames(obs: Observed) -> int:
     return sum(pod.unreadable_frames for _, pod in _auditors(obs))
 
 
-def contests(obs: Observed) -> tuple[int, int]:
+def contests(obs: Observed) -> tuple[int, int] | None:
     """Contested decisions that are open, and of these overdue: each pod tells of the whole model, as the ledger has
-    it."""
-    return max(((pod.open_contests, pod.overdue_contests) for _, pod in _auditors(obs)), default=(0, 0))
+    it. None before any pod spoke."""
+    return max(((pod.open_contests, pod.overdue_contests) for _, pod in _auditors(obs)), default=None)
 
 
-def refused_shipping(obs: Observed) -> tuple[str, str]:
-    """(pod, why) of the first pod, by name, whose shipping the archive refuses; ("", "") for none."""
-    return min(((name, pod.refused) for name, pod in _auditors(obs) if pod.refused), default=("", ""))
+def refused_shipping(obs: Observed) -> tuple[str, str] | None:
+    """(pod, why) of the first pod, by name, whose shipping the archive refuses."""
+    return min(((name, pod.refused) for name, pod in _auditors(obs) if pod.refused), default=None)
 
 
 def stale_report_entries(obs: Observed) -> tuple[RevisionsPatch, float | None]:

@@ -58,10 +58,10 @@ def status_of(obs: Observed, decision: Decision) -> GovernedModelStatus:
 def _stable_verdict(obs: Observed) -> PodVerdict | None:
     """Over all pods of the revision that has the traffic."""
     workload = obs.workload()
-    found = verdict(obs, workload.revision if workload else None)
-    claimed = obs.report.auditor if obs.report and found is None else None
+    stable = verdict(obs, workload.revision if workload else None)
+    claimed = obs.report.auditor if obs.report and stable is None else None
     if claimed is None:
-        return found
+        return stable
     return PodVerdict(verdict=claimed.verdict, summary=claimed.summary, samples=claimed.samples)
 
 
@@ -126,8 +126,8 @@ def _degraded(obs: Observed) -> State:
     """What serves all the same, and what a person must look at before it ends that."""
     if obs.archive_report is not None and (why := obs.archive_report.message):
         return "True", Reason.LEDGER_FAULTS, f"the namespace's archive: {why}"
-    pod, why = refused_shipping(obs)
-    if pod:
+    if refused := refused_shipping(obs):
+        pod, why = refused
         ends = "its spool fills until that is mended"
         return "True", Reason.SHIPPING_REFUSED, f"the archive refuses what pod {pod} ships ({why}); {ends}"
     return "False", Reason.AS_EXPECTED, ""
@@ -155,14 +155,14 @@ def _lagging(obs: Observed) -> str | None:
     return f"witnesses that don't cosign the ledger: {lagging}" if lagging else None
 
 
-def _auditor(obs: Observed) -> State | None:
+def _auditor(obs: Observed) -> State:
     state = _container(obs, "auditor")
-    waiting, overdue = contests(obs)
-    if state is None or state[0] != "True" or not overdue:
+    open_ = contests(obs)
+    if state[0] != "True" or open_ is None or not open_[1]:
         return state
+    waiting, overdue = open_
     decisions = "1 contested decision is" if waiting == 1 else f"{waiting} contested decisions are"
-    said = f"{decisions} open, {overdue} past the deadline: governed contests {obs.subject.name}"
-    return state[0], state[1], "; ".join(filter(None, (state[2], said)))
+    return "True", state[1], f"{decisions} open, {overdue} past the deadline: governed contests {obs.subject.name}"
 
 
 def _refused(obs: Observed) -> str | None:

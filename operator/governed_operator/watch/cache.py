@@ -183,6 +183,9 @@ class ModelEntry(NamedTuple):
     """Its status speaks of this generation."""
     content: bytes
     """JSON of metadata (labels, annotations), spec and status."""
+    labels: tuple[tuple[str, str], ...] = ()
+    authenticates: bool = False
+    """Its callers must say who they are."""
 
     @classmethod
     def of(cls, observed: Object) -> "ModelEntry":
@@ -199,6 +202,8 @@ class ModelEntry(NamedTuple):
             "deletionTimestamp" in metadata,
             content["status"].get("observedGeneration") == metadata.get("generation", 0),
             msgspec.json.encode(content),
+            tuple(sorted((metadata.get("labels") or {}).items())),
+            (content["spec"].get("access") or {}).get("authentication") == "Required",
         )
 
 

@@ -67,7 +67,7 @@ FINAL = frozenset(
 """Problems that kstatus calls failed: waiting resolves none of them. An image, a node or a Secret may still come."""
 
 
-class Problem(NamedTuple):
+class PodProblem(NamedTuple):
     """Why a pod doesn't run."""
 
     reason: Cause
@@ -85,14 +85,14 @@ class WorkloadFacts(NamedTuple):
     wanted: int
     track: str
     revision: str
-    problem: Problem | None
+    problem: PodProblem | None
 
 
 class JobFacts(NamedTuple):
     """A Job."""
 
     succeeded: bool
-    failure: Problem | None
+    failure: PodProblem | None
     suspended: bool
 
 
@@ -102,7 +102,7 @@ class PodFacts(NamedTuple):
     component: str
     track: str
     revision: str
-    problem: Problem | None
+    problem: PodProblem | None
     ready: tuple[tuple[str, bool], ...]
     """(container, ready) of containers and sidecars."""
     last_words: str = ""
@@ -118,7 +118,7 @@ class ClaimFacts(NamedTuple):
 class NeighbourFacts(NamedTuple):
     """An HTTPRoute or a ScaledObject, which another controller carries out."""
 
-    refusal: Problem | None
+    refusal: PodProblem | None
     """Why it doesn't."""
 
 
@@ -133,9 +133,9 @@ def workload(o: Object) -> WorkloadFacts:
     problem = None
     failure, progress = _condition(status, "ReplicaFailure"), _condition(status, "Progressing")
     if failure.get("status") == "True":
-        problem = Problem(failure.get("reason", Reason.REPLICA_FAILURE), failure.get("message", ""))
+        problem = PodProblem(failure.get("reason", Reason.REPLICA_FAILURE), failure.get("message", ""))
     elif progress.get("reason") == KubernetesReason.PROGRESS_DEADLINE_EXCEEDED:
-        problem = Problem(KubernetesReason.PROGRESS_DEADLINE_EXCEEDED, progress.get("message", ""))
+        problem = PodProblem(KubernetesReason.PROGRESS_DEADLINE_EXCEEDED, progress.get("message", ""))
     ready = status.get("availableReplicas", 0)
     return WorkloadFacts(
         observed=status.get("observedGeneration", 0) >= o["metadata"].get("generation", 0),
@@ -154,7 +154,7 @@ def job(o: Object) -> JobFacts:
     failed = _condition(status, "Failed")
     failure = None
     if failed.get("status") == "True":
-        failure = Problem(failed.get("reason", Reason.JOB_FAILED), failed.get("message", ""))
+        failure = PodProblem(failed.get("reason", Reason.JOB_FAILED), failed.get("message", ""))
     complete = _condition(status, "Complete").get("status") == "True"
     return JobFacts(complete, failure, bool(o["spec"].get("suspend")))
 
@@ -182,25 +182,25 @@ def _last_words(container: Object) -> str:
     return lines[-1][-300:] if lines else ""
 
 
-def pod_problem(name: str, status: Object, statuses: list[Object]) -> Problem | None:
+def pod_problem(name: str, status: Object, statuses: list[Object]) -> PodProblem | None:
     """The first thing that keeps a pod from running, in words that name pod and container."""
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == KubernetesReason.UNSCHEDULABLE:
-        return Problem(KubernetesReason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', '')}")
+        return PodProblem(KubernetesReason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', '')}")
     for container in statuses:
         problem = _container_problem(container)
         if problem:
-            return Problem(problem.reason, f"container {container['name']} of pod {name}: {problem.message}")
+            return PodProblem(problem.reason, f"container {container['name']} of pod {name}: {problem.message}")
     if status.get("phase") == "Failed" and status.get("reason"):
-        return Problem(PassedOn(status["reason"]), f"pod {name}: {status.get('message', '')}")
+        return PodProblem(PassedOn(status["reason"]), f"pod {name}: {status.get('message', '')}")
     return None
 
 
-def _container_problem(container: Object) -> Problem | None:
+def _container_problem(container: Object) -> PodProblem | None:
     waiting = container.get("state", {}).get("waiting") or {}
     ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
     if ended.get("reason") == KubernetesReason.OOM_KILLED and not container.get("ready"):
-        return Problem(
+        return PodProblem(
             KubernetesReason.OOM_KILLED,
             f"used more memory than its limit ({container.get('restartCount', 0)} restarts)",
         )
@@ -208,7 +208,7 @@ def _container_problem(container: Object) -> Problem | None:
     if stuck:
         tail = f"; it exited with code {ended['exitCode']}" if "exitCode" in ended else ""
         last = f": {ended['message'].strip()[-300:]}" if ended.get("message") else ""
-        return Problem(stuck, f"{waiting.get('message', '')}{tail}{last}")
+        return PodProblem(stuck, f"{waiting.get('message', '')}{tail}{last}")
     return None
 
 
@@ -226,7 +226,7 @@ def route(o: Object) -> NeighbourFacts:
             gateway = f"{ref.get('namespace', '')}/{ref['name']}"
             said = f": {accepted['message']}" if accepted.get("message") else ""
             return NeighbourFacts(
-                Problem(PassedOn(accepted["reason"]), f"Gateway {gateway} refuses the HTTPRoute{said}")
+                PodProblem(PassedOn(accepted["reason"]), f"Gateway {gateway} refuses the HTTPRoute{said}")
             )
     return NeighbourFacts(None)
 
@@ -238,12 +238,12 @@ def scaled_object(o: Object) -> NeighbourFacts:
         return NeighbourFacts(None)
     said = f": {ready['message']}" if ready.get("message") else ""
     return NeighbourFacts(
-        Problem(ready.get("reason") or Reason.SCALED_OBJECT_NOT_READY, f"KEDA does not scale it{said}")
+        PodProblem(ready.get("reason") or Reason.SCALED_OBJECT_NOT_READY, f"KEDA does not scale it{said}")
     )
 
 
-Facts = WorkloadFacts | JobFacts | PodFacts | ClaimFacts | NeighbourFacts | tuple[str, ...] | int
-"""Of a Secret, the sorted names of its data; of a PriorityClass, its value."""
+Facts = WorkloadFacts | JobFacts | PodFacts | ClaimFacts | NeighbourFacts | int
+"""Of a PriorityClass, its value."""
 
 FACTS: Mapping[str, Callable[[Object], Facts]] = {
     "Deployment": workload,
@@ -253,7 +253,6 @@ FACTS: Mapping[str, Callable[[Object], Facts]] = {
     "PersistentVolumeClaim": claim,
     "HTTPRoute": route,
     "ScaledObject": scaled_object,
-    "Secret": lambda o: tuple(sorted(o.get("data") or ())),
     "PriorityClass": lambda o: o.get("value", 0),
 }
 

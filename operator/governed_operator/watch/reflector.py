@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from governed_api.names import FIELD_MANAGER
 from governed_operator.kube.cluster import ApiError, Cluster, WatchTimes
 from governed_operator.kube.kinds import Kind, Object
-from governed_operator.watch.cache import Cache, Headed, ModelKey, head_of
+from governed_operator.watch.cache import Head, Headed, ModelKey, head_of
 
 logger = logging.getLogger("governed_operator.watch.reflector")
 
@@ -48,6 +49,22 @@ NOT_ALLOWED_PAUSE = 30.0
 """Seconds before a namespace is asked again that may not be read."""
 
 
+class Sink(Protocol):
+    """What keeps the objects that are heard of; each call gives the keys to wake."""
+
+    def stale(self, kind: str, head: Head) -> bool:
+        """Whether this state, or a later one, is known already."""
+
+    def put(self, kind: str, observed: bytes, head: Head | None = None) -> ModelKey | None:
+        """Remember one."""
+
+    def drop(self, kind: str, head: Head) -> ModelKey | None:
+        """Forget one."""
+
+    def keep_only(self, kind: str, seen: set[tuple[ModelKey, str]], namespace: str | None = None) -> list[ModelKey]:
+        """After a complete list: forget what it doesn't have."""
+
+
 class Reflector:
     """One kind's list and watch, in one namespace or everywhere.
 
@@ -59,16 +76,19 @@ class Reflector:
         self,
         kind: Kind,
         cluster: Cluster,
-        cache: Cache,
+        cache: Sink,
         wake: Callable[[ModelKey], None],
         broke: Callable[[], None],
         namespace: str | None = None,
+        *,
+        selector: str = SELECTOR,
     ) -> None:
         self.kind, self.namespace = kind, namespace
         self.synced = asyncio.Event()
         self.heard = time.monotonic()
         self._cluster = cluster
         self._cache = cache
+        self._selector = selector
         self._wake = wake
         self._broke = broke
 
@@ -79,7 +99,7 @@ class Reflector:
             try:
                 if not version:
                     version = await self._list()
-                watching = self._cluster.watch(self.kind, SELECTOR, version, TIMES, namespace=self.namespace)
+                watching = self._cluster.watch(self.kind, self._selector, version, TIMES, namespace=self.namespace)
                 async for line in watching:
                     version = self._take(line)
                     failures = 0
@@ -107,7 +127,7 @@ class Reflector:
     async def _list(self) -> str:
         seen: set[tuple[ModelKey, str]] = set()
         version = ""
-        async for items, version in self._cluster.pages(self.kind, SELECTOR, namespace=self.namespace):  # noqa: B007
+        async for items, version in self._cluster.pages(self.kind, self._selector, namespace=self.namespace):  # noqa: B007
             for item in items:
                 head = head_of(item)
                 self._woken(self._cache.put(self.kind.kind, item, head))

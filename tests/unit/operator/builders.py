@@ -11,7 +11,7 @@ from governed_api.resolved import ResolvedModel
 from governed_operator.desired.manifest import Subject
 from governed_operator.policy.observed import Observed
 from governed_operator.watch.cache import Child, ChildKey
-from governed_operator.watch.facts import JobFacts, PodFacts, Problem, WorkloadFacts
+from governed_operator.watch.facts import JobFacts, PodFacts, PodProblem, WorkloadFacts
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
@@ -44,7 +44,9 @@ def replace_facts(facts: Any, changes: dict[str, Any]) -> Any:
     return facts._replace(**changes)
 
 
-def pod(problem: Problem | None = None, component: str = "predictor", track: str = "stable", **ready: bool) -> PodFacts:
+def pod(
+    problem: PodProblem | None = None, component: str = "predictor", track: str = "stable", **ready: bool
+) -> PodFacts:
     containers = ready or {"server": True, "auditor": True}
     return PodFacts(component, track, "", problem, tuple(sorted(containers.items())))
 
@@ -95,6 +97,6 @@ def trained_report(model: ResolvedModel, digest: str = DIGEST) -> GovernanceRepo
 
 
 __all__ = [
-    "BIAS", "DIGEST", "IMPORTED", "NOW", "TRAINED", "JobFacts", "Problem", "archive_ready", "child", "observed", "pod",
-    "recorded", "report", "resolved", "trained_report", "workload",
+    "BIAS", "DIGEST", "IMPORTED", "NOW", "TRAINED", "JobFacts", "PodProblem", "archive_ready", "child", "observed",
+    "pod", "recorded", "report", "resolved", "trained_report", "workload",
 ]  # fmt: skip

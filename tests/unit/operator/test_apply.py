@@ -13,7 +13,7 @@ from governed_operator.kube.cluster import ApiError
 from governed_operator.kube.kinds import BY_NAME, Kind
 from governed_operator.loop.apply import Applier, Expected
 from governed_operator.loop.failures import Failure, NameTaken
-from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.watch.cache import Cache
 
@@ -57,7 +57,7 @@ async def converge(applier: Applier) -> int:
 
 def bed(server: Server) -> tuple[Cache, Applier]:
     cache = Cache()
-    return cache, Applier(server, cache, Metrics(WorkQueue()))  # type: ignore[arg-type]
+    return cache, Applier(server, cache, OperatorMetrics(WorkQueue()))  # type: ignore[arg-type]
 
 
 async def test_what_was_just_made_is_not_written_again_and_drift_is() -> None:
@@ -103,7 +103,7 @@ async def test_pods_wait_for_what_they_need_and_autoscalers_for_what_they_scale(
         manifest = {**MANIFEST, "apiVersion": api, "kind": kind}
         return manifest, Expected.of(manifest)
 
-    applier = Applier(Slow(), Cache(), Metrics(WorkQueue()))  # type: ignore[arg-type]
+    applier = Applier(Slow(), Cache(), OperatorMetrics(WorkQueue()))  # type: ignore[arg-type]
     kinds = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "Job", "Service", "Role")
     assert await applier.converge(KEY, [of(kind) for kind in kinds], "") == 6
     assert begun == ["Service after 0", "Role after 0", "Deployment after 2", "Job after 2",
@@ -127,14 +127,14 @@ class Neighbourhood:
     async def create(self, *_: Any) -> None:
         return None
 
-    async def get(self, *_: Any) -> dict[str, Any]:
+    async def head(self, *_: Any) -> dict[str, Any]:
         return {"metadata": {"name": "q", "namespace": "n", "labels": {"governedmodels.io/model": "another"}}}
 
 
 @pytest.mark.parametrize("once", [False, True])
 async def test_what_others_own_is_never_adopted(once: bool) -> None:
     server = Neighbourhood()
-    applier = Applier(server, Cache(), Metrics(WorkQueue()))  # type: ignore[arg-type]
+    applier = Applier(server, Cache(), OperatorMetrics(WorkQueue()))  # type: ignore[arg-type]
     manifest = copy.deepcopy(MANIFEST)
     if once:
         manifest["metadata"]["annotations"] = {ANNOTATION_CREATE_ONCE: "true"}

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import resolved
 
 from governed_api import runtime as rt
+from governed_operator.desired.decision import Revision
+from governed_operator.desired.inference import inference_pod
+from governed_operator.desired.manifest import Subject
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = {p.parent.name: list(yaml.safe_load_all(p.read_text())) for p in sorted(GOLDEN.glob("*/output.yaml"))}
@@ -191,14 +195,51 @@ def test_suspended_models_run_nothing_and_keep_what_must_stay() -> None:
     assert {"GovernanceReport", "Secret", "PersistentVolumeClaim"} <= set(kinds)
 
 
+def test_a_runtimes_weights_are_verified_before_it_reads_them_where_they_lie() -> None:
+    (deployment,) = named("foreign-runtime", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    first, runtime = pod["initContainers"][0], pod["containers"][-1]
+    claim = {"claimName": "models", "readOnly": True}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert (first["name"], first["command"][-1]) == ("fetch", "fetch")
+    assert {"name": "source", "mountPath": "/mnt/source", "readOnly": True} in first["volumeMounts"]
+    weights = {"name": "weights", "mountPath": "/mnt/models", "readOnly": True, "subPath": "chat/v3"}
+    assert weights in runtime["volumeMounts"]
+    assert [volumes[name]["persistentVolumeClaim"] for name in ("source", "weights")] == [claim, claim]
+    assert volumes["shared-memory"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert deployment["metadata"]["labels"]["governedmodels.io/revision"]
+    digests = {v["name"]: v.get("value") for v in first["env"]}
+    assert digests["GOVERNED_ARTEFACT_DIGEST"] == "sha256:" + "0123456789abcdef" * 4, "records name what answered"
+
+
+def resources_of(model: dict[str, Any]) -> dict[str, Any]:
+    """Container → its resources."""
+    spec = {"predictor": {"model": {"modelFormat": {"name": "runtime"}, **model}}}
+    made = resolved(spec)
+    pod = inference_pod(Subject(made), Revision.of(made, ""), "stable")
+    return {one["name"]: one["resources"] for one in pod["containers"]}
+
+
+def test_an_accelerator_is_asked_for_once() -> None:
+    asked = {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}, "requests": {"nvidia.com/gpu": 1, "cpu": "2"}}
+    shared = resources_of({"runtime": {"image": "x"}, "resources": asked})
+    assert shared["runtime"]["limits"] == {"nvidia.com/gpu": "1", "memory": "8Gi"}
+    assert shared["server"] == {"limits": {"memory": "8Gi"}, "requests": {"cpu": "2", "memory": "8Gi"}}
+    own = resources_of({"runtime": {"image": "x", "resources": asked}, "resources": {"limits": {"memory": "1Gi"}}})
+    assert own["runtime"] == shared["runtime"]
+    assert own["server"] == {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Gi"}}
+    plain = resources_of({"runtime": {"image": "x"}})
+    assert plain["server"] == plain["runtime"] == {"requests": {"cpu": "100m", "memory": "256Mi"}}
+
+
 def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
     (deployment,) = named("foreign-runtime", "Deployment")
     containers = {c["name"]: c for c in deployment["spec"]["template"]["spec"]["containers"]}
     pod = deployment["spec"]["template"]["spec"]
     mounted = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in [*pod["initContainers"], *pod["containers"]]}
-    assert mounted["runtime"] == {"runtime-tmp"}
+    assert mounted["runtime"] == {"runtime-tmp", "shared-memory", "weights"}
     assert all("runtime-tmp" not in names for role, names in mounted.items() if role != "runtime")
-    assert "env" not in containers["runtime"]
+    assert containers["runtime"]["env"] == [{"name": "LLAMA_ARG_CTX_SIZE", "value": "4096"}]
     tokens = {
         c["name"]: m.get("readOnly", False)
         for c in [*pod["initContainers"], *pod["containers"]]
@@ -212,7 +253,7 @@ def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
     assert volume["emptyDir"]["medium"] == "Memory"
     assert pod["enableServiceLinks"] is False
     assert pod["automountServiceAccountToken"] is False
-    assert {role for role, names in mounted.items() if "account" in names} == {"auditor", "server"}
+    assert {role for role, names in mounted.items() if "account" in names} == {"fetch", "auditor", "server"}
     upstream = {e["name"]: e.get("value") for e in containers["server"]["env"]}[rt.UPSTREAM_URL]
     assert upstream == "http://127.0.0.1:9000"
 
@@ -246,7 +287,10 @@ def test_a_runtime_is_explained_beside_the_server_and_webhooks_can_be_reached() 
     containers = {c["name"]: c for c in pod["containers"]}
     asked = {e["name"]: e.get("value") for e in containers["explainer"]["env"]}[rt.PREDICTOR_URL]
     assert asked == "http://127.0.0.1:8082"
-    assert "fetch" not in [c["name"] for c in pod["initContainers"]]
+    bare = resolved({"predictor": {"model": {"modelFormat": {"name": "runtime"}, "runtime": {"image": "x"}}}})
+    assert [c["name"] for c in inference_pod(Subject(bare), Revision.of(bare, ""), "stable")["initContainers"]] == [
+        "auditor"
+    ], "who brings weights in the image has nothing to fetch"
     (model,) = [p for p in named("foreign-runtime", "NetworkPolicy") if p["metadata"]["name"] == "chat"]
     assert [p["port"] for rule in model["spec"]["egress"] for p in rule["ports"]][-2:] == [443, 8443]
 

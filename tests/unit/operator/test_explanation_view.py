@@ -45,6 +45,31 @@ def output(name, *data):
     return {"name": name, "datatype": "FP32", "shape": [1, len(data)], "data": list(data)}
 
 
+def test_a_word_of_a_text_stands_where_a_feature_would():
+    spans = [{"span": [0, 4], "value": "good", "attribution": 0.5}, {"span": [5, 9], "value": "film", "attribution": 0}]
+    first, second, _ = printed({"explanations": [{"attributions": spans, "method": "text"}]}).splitlines()
+    assert (first.split()[0], second.split()[0]) == ("good", "film")
+
+
+@pytest.mark.parametrize(
+    "name", ["age [years]", "[/]", "[red]", "[link=https://x]a", "a[0]", "[bold", ":smile:", "\\[x]"]
+)
+def test_a_name_is_printed_as_it_is(name):
+    """Square brackets would be rich's markup: swallowed, or an error where they end what wasn't begun."""
+    own = {"feature": name, "value": name, "attribution": 0.5}
+    changed = {"changes": [{"feature": name, "from": name, "to": name}], "distance": 1.0, "prediction": 0.5}
+    answer = {
+        "attributions": [own],
+        "groups": [{"group": name, "attribution": 0.5}],
+        "interactions": [{"between": [name, name], "interaction": 0.1}],
+        "anchor": [{"player": name, "conditions": {name: {"equals": name}}}],
+        "counterfactuals": [changed],
+        "target": name,
+    }
+    assert printed({"explanations": [answer]}).count(name) == 11
+    assert printed({"outputs": [output("label", name)], "id": name}, {}).count(name) == 2
+
+
 def test_an_answer_names_classes_what_is_promised_and_what_was_mitigated():
     """A set as false, true said nothing to who doesn't know the order of classes."""
     outputs = [output("probabilities", 0.25, 0.75), output("label", "refer"), output("prediction_set", True, True)]
@@ -160,7 +185,9 @@ def asked(monkeypatch):
 def test_every_option_reaches_the_explainer_under_its_name_there(asked):
     words = (
         "--method sampled --target yes --outcome no --field note --level phrase --group who=age,sex --group where=town"
-        " --scale logit --evaluations 64 --budget 500 --precision 0.1 --confidence 0.9 --seed 0"
+        " --hierarchy money=income,debts --scale logit --max-evaluations 64 --budget-milliseconds 500 --precision 0.1"
+        " --confidence 0.9 --seed 0 --kernel-width 2 --immutable sex --immutable age --direction age=increase"
+        " --step income=100 --interactions"
     )
     result = CliRunner().invoke(app, ["explain", "loans", "age=30", *words.split()])
     assert result.exit_code == 0, result.output
@@ -171,24 +198,53 @@ def test_every_option_reaches_the_explainer_under_its_name_there(asked):
             "outcome": "no",
             "field": "note",
             "level": "phrase",
+            "interactions": True,
             "groups": {"who": ["age", "sex"], "where": ["town"]},
+            "hierarchy": {"money": ["income", "debts"]},
             "scale": "logit",
-            "max_evaluations": 64,
-            "budget_ms": 500,
+            "maxEvaluations": 64,
+            "budgetMilliseconds": 500,
             "precision": 0.1,
             "confidence": 0.9,
             "seed": 0,
+            "kernelWidth": 2,
+            "immutable": ["sex", "age"],
+            "direction": {"age": "increase"},
+            "step": {"income": 100},
         }
     ]
-    known = {field.name for field in msgspec.structs.fields(Parameters)}
-    assert set(asked[0]) <= known  # what the explainer takes
+    msgspec.convert(asked[0], Parameters)  # the explainer takes it
+
+
+def test_former_flags_are_taken(asked):
+    words = "--evaluations 64 --budget 500 --group who=age,sex"
+    result = CliRunner().invoke(app, ["explain", "loans", "age=30", *words.split()])
+    assert result.exit_code == 0, result.output
+    assert asked == [{"maxEvaluations": 64, "budgetMilliseconds": 500, "groups": {"who": ["age", "sex"]}}]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--step income", "--step income: expected FEATURE=VALUE"),
+        ("--step income=", "--step income=: expected FEATURE=VALUE"),
+        ("--step income=much", "--step income=much: expected a number"),
+        ("--direction =up", "--direction =up: expected FEATURE=VALUE"),
+        ("--direction a=increase --direction a=decrease", "a is named twice"),
+        ("--hierarchy money", "--hierarchy money: expected NAME=FEATURE,FEATURE"),
+    ],
+)
+def test_what_counterfactuals_may_do_is_refused_in_another_form(asked, words, told):
+    result = CliRunner().invoke(app, ["explain", "loans", "age=30", *words.split()])
+    assert (result.exit_code, asked) == (1, [])
+    assert told in result.output
 
 
 @pytest.mark.parametrize("word", ["who", "=age", "who=", "who=,"])
 def test_a_group_without_name_or_features_is_refused(asked, word):
     result = CliRunner().invoke(app, ["explain", "loans", "age=30", "--group", word])
     assert result.exit_code == 1
-    assert f"--group {word}: expected NAME=FEATURE,FEATURE" in result.output
+    assert f"--groups {word}: expected NAME=FEATURE,FEATURE" in result.output
     assert not asked
 
 

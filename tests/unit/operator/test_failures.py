@@ -9,10 +9,12 @@ import pytest
 from builders import IMPORTED
 
 from governed_operator.kube.cluster import ApiError, _json, _refused
-from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.reconcile import Reconciler
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.watch.cache import Cache, ModelKey
+from governed_operator.watch.consumers import Consumers
+from governed_operator.watch.issuer_keys import IssuerKeys, published
 
 KEY = ("n", "m")
 ARCHIVE_KEY = ("n", "")
@@ -72,7 +74,17 @@ def bed() -> tuple[ApiServer, Failing]:
     server, cache, queue = ApiServer(), Cache(), WorkQueue()
     cache.put_model(server.model())
     nobody: Any = None
-    reconciler = Failing(server, cache, queue, nobody, Metrics(queue), nobody)  # type: ignore[arg-type]
+    reconciler = Failing(
+        server,  # type: ignore[arg-type]
+        cache,
+        queue,
+        nobody,
+        OperatorMetrics(queue),
+        nobody,
+        consumers=Consumers(),
+        keys=IssuerKeys(published, set, lambda _: None),
+        wake_consumer=queue.wake,
+    )
     return server, reconciler
 
 

@@ -4,7 +4,7 @@ pod has."""
 from typing import Any
 
 import pytest
-from builders import DIGEST, JobFacts, Problem, child, observed, pod, report, resolved, workload
+from builders import DIGEST, JobFacts, PodProblem, child, observed, pod, report, resolved, workload
 
 from governed_api.reasons import KubernetesReason, Reason
 from governed_api.runtime import SOURCE_CA, SOURCE_KEYS
@@ -15,7 +15,7 @@ from governed_operator.desired.trainer import job_name
 from governed_operator.loop.observe import Observer
 from governed_operator.policy.decide import decide
 from governed_operator.policy.status import conditions
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache
 
 URI = "s3://bucket/m.onnx"
@@ -123,7 +123,7 @@ def test_progress_and_failures_are_in_the_conditions() -> None:
     running = states(observed(spec(), report=imported("Running", "fetching m.onnx: 3 of 9 MiB")))
     assert running["ModelVerified"] == ("Unknown", "Fetching", "fetching m.onnx: 3 of 9 MiB")
     assert running["Ready"] == ("False", "Fetching", "fetching m.onnx: 3 of 9 MiB")
-    failed = JobFacts(False, Problem(Reason.FETCHING, "limit"), False)
+    failed = JobFacts(False, PodProblem(Reason.FETCHING, "limit"), False)
     job = child("Job", job_name(Subject(resolved(spec()))), failed)
     differs = "s3://bucket/m.onnx: b has sha256:1, expected sha256:2: it is not served"
     told = states(observed(spec(), job, report=imported("Failed", differs)))
@@ -139,12 +139,18 @@ def test_what_serves_goes_on_while_another_is_fetched() -> None:
 
 
 class Secrets:
-    """A cluster with some Secrets."""
+    """A cluster with some Secrets, of which metadata tell what ``told`` says."""
 
-    def __init__(self, **secrets: dict[str, str]) -> None:
-        self.secrets = secrets
+    def __init__(self, told: tuple[str, ...] = (), **secrets: dict[str, str]) -> None:
+        self.told, self.secrets = told, secrets
+        self.read: list[str] = []
+
+    async def head(self, _: Any, __: str, name: str) -> Any:
+        fields = [{"fieldsV1": {"f:data": {".": {}, **{f"f:{key}": {} for key in self.told}}}}, {"fieldsV1": {}}, {}]
+        return {"metadata": {"managedFields": fields}} if name in self.secrets else None
 
     async def get(self, _: Any, __: str, name: str) -> Any:
+        self.read.append(name)
         return {"data": self.secrets[name]} if name in self.secrets else None
 
 
@@ -157,10 +163,23 @@ async def test_a_secret_that_is_not_there_is_said() -> None:
         ({"s": {}, "ca": {"ca.crt": "x"}}, None),
     ):
         cluster: Any = Secrets(**secrets)
-        observer = Observer(cluster, Cache(), Settings(), Capabilities())
+        observer = Observer(cluster, Cache(), OperatorSettings(), Capabilities())
         assert (await observer._outside(model)).missing_source == words
 
 
+@pytest.mark.parametrize(("told", "read"), [(("kek",), []), ((), ["k"]), (("another",), ["k"])])
+async def test_a_named_secret_is_opened_only_where_metadata_do_not_show_its_key(
+    told: tuple[str, ...], read: list[str]
+) -> None:
+    model = resolved({"governance": {"encryption": {"keyRef": {"secretName": "k"}}}} | spec())
+    cluster: Any = Secrets(told, k={"kek": "x"})
+    observer = Observer(cluster, Cache(), OperatorSettings(), Capabilities())
+    assert (await observer._outside(model)).missing_secret is None
+    assert cluster.read == read
+    cluster.secrets["k"], cluster.told = {}, ()
+    assert (await observer._outside(model)).missing_secret == "governance.encryption.keyRef: Secret k has no key kek"
+
+
 def test_a_stuck_importer_pod_is_told() -> None:
-    stuck = Problem(KubernetesReason.IMAGE_PULL_BACK_OFF, "container importer: no such image")
+    stuck = PodProblem(KubernetesReason.IMAGE_PULL_BACK_OFF, "container importer: no such image")
     assert states(observed(spec(), child("Pod", "p", pod(stuck, "importer", ""))))["ModelVerified"][1:] == stuck

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import IMPORTED, TRAINED, JobFacts, Problem, child, observed, resolved
+from builders import IMPORTED, TRAINED, JobFacts, PodProblem, child, observed, resolved
 
 from governed_api import runtime as rt
 from governed_api.resolved import ResolvedModel
@@ -108,7 +108,7 @@ OLD = child("ConfigMap", f"m-training-{resolved(TRAINED).training_hash()}", None
     [
         ((OLD, child("Job", JOB, JobFacts(False, None, False))), True),
         ((OLD, child("Job", JOB, JobFacts(True, None, False))), False),
-        ((OLD, child("Job", JOB, JobFacts(False, Problem("BackoffLimitExceeded", "failed"), False))), False),
+        ((OLD, child("Job", JOB, JobFacts(False, PodProblem("BackoffLimitExceeded", "failed"), False))), False),
         ((OLD, child("Job", "m-train-other", JobFacts(False, None, False))), False),
         ((OLD,), False),
     ],

@@ -14,6 +14,7 @@ from governed_api.roles import Role, bearer_token, role_of_key, token_key
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.key_material import derives, draw
 from governed_operator.desired.objects import canary_replicas
+from governed_operator.desired.pod import WEIGHTS, source_volume
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
 from governed_operator.local.logs import readable
@@ -172,6 +173,44 @@ def test_scaling_and_suspending_make_no_new_revision() -> None:
     timeout = model.spec.predictor.model_copy(update={"timeout": 31})
     changed = model.model_copy(update={"spec": model.spec.model_copy(update={"predictor": timeout})})
     assert Revision.of(changed, "a").name != Revision.of(model, "a").name
+
+
+@pytest.mark.parametrize(
+    ("word", "here"),
+    [
+        ("/mnt/models", "HERE"), ("/mnt/models/a.gguf", "HERE/a.gguf"), ("--model=/mnt/models/a", "--model=HERE/a"),
+        ("/mnt/models2", "/mnt/models2"), ("/x/mnt/models", "/x/mnt/models"), ("/mnt/models.old", "/mnt/models.old"),
+        ("a:/mnt/models:/mnt/models/b", "a:HERE:HERE/b"), ("", ""), ("\\1", "\\1"),
+    ],
+)  # fmt: skip
+def test_a_runtimes_words_name_its_weights_where_they_lie_here(tmp_path: Path, word: str, here: str) -> None:
+    container = {
+        "name": "runtime", "command": ["python"], "args": [word], "env": [{"name": "WHERE", "value": word}],
+        "volumeMounts": [{"name": "weights", "mountPath": "/mnt/models"}],
+    }  # fmt: skip
+    folder = tmp_path / r"my \1 weights"
+    spec = process_spec(container, {}, "p", "n", {"weights": folder}, Addresses(0, Workdir(tmp_path), []))
+    assert spec.argv[1] == spec.environment["WHERE"] == here.replace("HERE", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("file:a.gguf", "manifests/a.gguf"), ("file:/srv/a.gguf", "/srv/a.gguf"),
+        ("pvc://c/v1/a.gguf", "work/volumes/c/v1/a.gguf"), ("pvc://c/", "work/volumes/c"),
+    ],
+)  # fmt: skip
+def test_weights_lie_where_their_uri_says(tmp_path: Path, uri: str, place: str) -> None:
+    workdir = Workdir(tmp_path / "work")
+    volumes = Volumes("p", workdir, Secrets(workdir, ("k", "root")), {}, tmp_path / "manifests", weights=uri)
+    assert volumes.directory(source_volume(uri, WEIGHTS)) == tmp_path / place
+
+
+def test_weights_that_leave_their_claim_are_refused(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    volumes = Volumes("p", workdir, Secrets(workdir, ("k", "root")), {}, tmp_path, weights="pvc://c/../../x")
+    with pytest.raises(LocalError, match="leaves the volume of claim c"):
+        volumes.directory(source_volume("pvc://c/../../x", WEIGHTS))
 
 
 def test_a_secret_of_the_manifest_that_is_not_there_is_told_with_its_folder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a person is told of their manifest file: the API server's words, the line, and what may help."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -130,4 +131,16 @@ def test_load_model_says_all_of_it(tmp_path):
     assert [line.partition(";")[2] for line in str(error.value).splitlines()] == [
         ' did you mean "quota"?',
         ' did you mean "explainer"?',
+    ]
+
+
+def test_a_pattern_that_is_too_wide_is_named_with_its_line_and_what_to_do(tmp_path: Path) -> None:
+    """No CEL rule can count it, and the server would refuse it at its start."""
+    path = tmp_path / "m.yaml"
+    sample = Path(__file__).parents[3] / "crds/samples/masking.yaml"
+    path.write_text(sample.read_text().replace(r"E\d{6}", "(a{50}b){9}"))
+    line = 1 + next(n for n, text in enumerate(path.read_text().splitlines()) if "(a{50}b)" in text)
+    assert findings(path) == [
+        f"{path}:{line}: spec.governance.privacy.masking.custom[0].pattern: Invalid value: expected matches of at most "
+        "128 characters, found up to 459; lower the repeats"
     ]

@@ -85,7 +85,7 @@ def test_an_explanation_that_takes_longer_than_a_request_may_is_fetched(late: ht
 def test_a_request_that_bounds_its_time_itself_is_not_asked_for_longer() -> None:
     service = Service(explain=[httpx.Response(504, json={"error": "no answer within 5 ms"})])
     with pytest.raises(ClientError, match="answered 504"):
-        client(service).explain_in_time(ROW, {"budget_ms": 5})
+        client(service).explain_in_time(ROW, {"budgetMilliseconds": 5})
     assert service.asked == ["POST explain"]
 
 

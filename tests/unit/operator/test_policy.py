@@ -14,7 +14,7 @@ from builders import (
     NOW,
     TRAINED,
     JobFacts,
-    Problem,
+    PodProblem,
     child,
     observed,
     pod,
@@ -38,7 +38,7 @@ from governed_operator.policy.decide import decide
 from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of, status_of_failure
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.facts import route as route_facts
 from governed_operator.watch.facts import scaled_object as scaled_facts
 
@@ -94,7 +94,7 @@ def test_suspend_stops_everything_that_runs() -> None:
 
 
 STABLE = Revision.of(resolved(IMPORTED), DIGEST).name
-CRASH = Problem("CrashLoopBackOff", "container server of pod p: back-off; it exited with code 3")
+CRASH = PodProblem("CrashLoopBackOff", "container server of pod p: back-off; it exited with code 3")
 RETRYABLE_ERRORS = {
     "crash loop": (
         {"children": dict([child("Pod", "p", pod(CRASH))])},
@@ -142,7 +142,7 @@ def test_a_blocked_model_goes_on_serving() -> None:
 
 
 def test_a_failed_job_says_what_the_trainer_said() -> None:
-    failure = JobFacts(False, Problem("BackoffLimitExceeded", "Job has reached the limit"), False)
+    failure = JobFacts(False, PodProblem("BackoffLimitExceeded", "Job has reached the limit"), False)
     said = report(
         trainer={"phase": "Failed", "message": "y is not a column", "trainingHash": resolved(TRAINED).training_hash()}
     )
@@ -152,7 +152,7 @@ def test_a_failed_job_says_what_the_trainer_said() -> None:
 
 
 def test_a_failed_job_says_what_the_trainer_crashed_with() -> None:
-    failure = JobFacts(False, Problem("BackoffLimitExceeded", "Job has reached the limit"), False)
+    failure = JobFacts(False, PodProblem("BackoffLimitExceeded", "Job has reached the limit"), False)
     crashed = pod(component="trainer")._replace(last_words="PackageNotFoundError: torch")
     obs = observed(TRAINED, child("Job", JOB, failure), child("Pod", "t", crashed))
     assert (
@@ -315,7 +315,7 @@ CANARY = {
         (None, 50, None),
     ),
     "stalls": (
-        trial(10, GOOD, canary=workload(TARGET, "canary", problem=Problem("ProgressDeadlineExceeded", "x"))),
+        trial(10, GOOD, canary=workload(TARGET, "canary", problem=PodProblem("ProgressDeadlineExceeded", "x"))),
         (None, None, TARGET),
     ),
 }
@@ -327,7 +327,7 @@ def test_a_canary(name: str) -> None:
     assert step(obs) == want
 
 
-GATEWAY = {"settings": Settings(gateway="ingress/shared"), "capabilities": Capabilities(gateway_api=True)}
+GATEWAY = {"settings": OperatorSettings(gateway="ingress/shared"), "capabilities": Capabilities(gateway_api=True)}
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,9 @@ def test_scale_to_zero_is_refused_where_nothing_could_wake_the_model(
 ) -> None:
     revision = Revision.of(resolved(SLEEPY), DIGEST).name
     asleep = child("Deployment", "m-predictor", workload(revision, wanted=0, replicas=0, updated=0, available=0))
-    subject = Subject(resolved(SLEEPY), uid="u", settings=Settings(**settings), capabilities=Capabilities(keda=keda))
+    subject = Subject(
+        resolved(SLEEPY), uid="u", settings=OperatorSettings(**settings), capabilities=Capabilities(keda=keda)
+    )
     obs = observed(SLEEPY, asleep, subject=subject)
     status, reason, message = condition(obs, "Ready")
     if missing is None:
@@ -528,11 +530,11 @@ def test_scaling_out_does_not_unready_but_a_rollout_and_too_few_replicas_do() ->
 
 
 VERIFIED: dict[str, Any] = {"old": {"server": {"q": {"verified": True}}}}
-PULL = Problem("ImagePullBackOff", "container server of pod p: no such image")
-LATE = Problem("ProgressDeadlineExceeded", "no progress in 300 s")
+PULL = PodProblem("ImagePullBackOff", "container server of pod p: no such image")
+LATE = PodProblem("ProgressDeadlineExceeded", "no progress in 300 s")
 
 
-def pulling(problem: Problem | None = None) -> Observed:
+def pulling(problem: PodProblem | None = None) -> Observed:
     deployment = child("Deployment", "m-predictor", workload("r", available=0, problem=problem))
     return observed(IMPORTED, deployment, child("Pod", "p", pod(PULL)))
 
@@ -552,7 +554,7 @@ STANDING: dict[str, tuple[Observed, str | None, str]] = {
         "Training",
     ),
     "could not be trained": (
-        observed(TRAINED, child("Job", JOB, JobFacts(False, Problem("BackoffLimitExceeded", "x"), False))),
+        observed(TRAINED, child("Job", JOB, JobFacts(False, PodProblem("BackoffLimitExceeded", "x"), False))),
         "Stalled",
         "BackoffLimitExceeded",
     ),
@@ -675,6 +677,10 @@ def test_an_operator_of_named_namespaces_makes_nothing_that_is_in_none_and_says_
     obs = replace(serving(), subject=subject)
     found = next(v for v in decide(obs).violations if v.condition == "QuotaEnforced")
     assert (found.reason, found.blocking, found.stalled) == ("ClusterRightsMissing", True, True)
+    assert found.message == (
+        "spec.quota.compute needs a PriorityClass, which an operator of named namespaces (watch.namespaces) may not "
+        "make: leave it out and limit the namespace by a ResourceQuota, or use an operator with cluster rights"
+    )
     everywhere = replace(obs, subject=replace(subject, capabilities=Capabilities()))
     assert not [v for v in decide(everywhere).violations if v.condition == "QuotaEnforced"]
     assert priority_class(everywhere.subject)

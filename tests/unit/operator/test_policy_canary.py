@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from builders import BIAS, DIGEST, IMPORTED, NOW, Problem, child, observed, pod, report, resolved, workload
+from builders import BIAS, DIGEST, IMPORTED, NOW, PodProblem, child, observed, pod, report, resolved, workload
 
 from governed_api.conditions import Condition
 from governed_api.latency import BOUNDS, median_interval
@@ -18,7 +18,7 @@ from governed_operator.policy.decide import decide
 from governed_operator.policy.observed import Observed
 
 GOOD = {"requests": 100}
-PULL = Problem(KubernetesReason.IMAGE_PULL_BACK_OFF, "container server of pod c: no such image")
+PULL = PodProblem(KubernetesReason.IMAGE_PULL_BACK_OFF, "container server of pod c: no such image")
 
 
 @dataclass

@@ -95,6 +95,10 @@ def test_which_artefact_answers_a_spec() -> None:
             {"predictor": {"model": {"storageUri": "file:m.onnx", "digest": DIGEST}}},
             "spec.predictor.model.storageUri: file:m.onnx works",
         ),
+        (
+            {**IMPORTED, "explainer": {"background": {"uri": "file:rows.csv"}}},
+            "spec.explainer.background.uri: file:rows.csv works",
+        ),
     ],
 )
 def test_a_local_source_is_named_by_its_field(spec: dict[str, Any], field: str) -> None:

@@ -79,6 +79,13 @@ def test_budgets_at_their_ends(budget: float, canary: Counts, want: str) -> None
     assert judged(canary, (0, 90_000), 6, budget) == want
 
 
+@pytest.mark.parametrize(
+    ("budget", "failed", "want"), [(1.0, 9, -math.inf), (0.0, 1, math.inf), (0.0, 0, 0.0)], ids=["all", "one", "none"]
+)
+def test_evidence_against_a_budget_of_all_or_nothing_is_certain(budget: float, failed: int, want: float) -> None:
+    assert evidence_above(Failures(failed, 9), budget) == want
+
+
 def test_figures_that_contradict_themselves_are_borne() -> None:
     """A report is only as right as the pod that wrote it."""
     assert judged((9, 4), (0, 900), 6) == "reject"

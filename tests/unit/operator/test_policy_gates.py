@@ -12,7 +12,7 @@ from builders import (
     NOW,
     TRAINED,
     JobFacts,
-    Problem,
+    PodProblem,
     archive_ready,
     child,
     observed,
@@ -36,8 +36,8 @@ from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import status_of, status_of_failure
 
-PULL = Problem(KubernetesReason.IMAGE_PULL_BACK_OFF, "container server of pod p: no such image")
-CRASH = Problem(KubernetesReason.CRASH_LOOP_BACK_OFF, "container server of pod p: it exited with code 3")
+PULL = PodProblem(KubernetesReason.IMAGE_PULL_BACK_OFF, "container server of pod p: no such image")
+CRASH = PodProblem(KubernetesReason.CRASH_LOOP_BACK_OFF, "container server of pod p: it exited with code 3")
 JOB = job_name(Subject(resolved(TRAINED)))
 STABLE = GovernedModelStatus(stable=RevisionStatus(name="r", percent=100))
 LOST = "Secret m-kek is gone: restore it from a backup; without it artefact and journal can't be read"
@@ -46,7 +46,7 @@ DENIED = Refusal(Reason.FORBIDDEN, "denied", False, "StatefulSet governed-archiv
 
 def job(failure: str, *pods: str, told: dict[str, Any] | None = None) -> Observed:
     """A trainer Job that failed, its pods' last words, and what the trainer reported."""
-    facts = JobFacts(False, Problem(KubernetesReason.UNSCHEDULABLE, failure), False)
+    facts = JobFacts(False, PodProblem(KubernetesReason.UNSCHEDULABLE, failure), False)
     ended = [child("Pod", f"t{n}", pod(component="trainer")._replace(last_words=w)) for n, w in enumerate(pods)]
     trainer = {"trainingHash": resolved(TRAINED).training_hash(), "message": "y is not a column"} | (told or {})
     return observed(TRAINED, child("Job", JOB, facts), *ended, report=report(trainer=trainer) if told else None)

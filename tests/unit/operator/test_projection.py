@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from governed_api.quantities import quantity
 from governed_operator.desired.canonical import canonical
 from governed_operator.kube.projection import desired_fingerprint, observed_fingerprint, project
-from governed_operator.watch.facts import Problem, pod_problem
+from governed_operator.watch.facts import PodProblem, pod_problem
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -96,7 +96,7 @@ def test_pod_problems_name_container_and_cause() -> None:
         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
         "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}},
     }
-    assert pod_problem("p", {}, [crash]) == Problem(
+    assert pod_problem("p", {}, [crash]) == PodProblem(
         "CrashLoopBackOff", "container server of pod p: back-off 40s; it exited with code 3"
     )
     killed = {**crash, "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
@@ -106,6 +106,6 @@ def test_pod_problems_name_container_and_cause() -> None:
     unscheduled = {
         "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}]
     }
-    assert pod_problem("p", unscheduled, []) == Problem("Unschedulable", "pod p: 0/3")
+    assert pod_problem("p", unscheduled, []) == PodProblem("Unschedulable", "pod p: 0/3")
     starting = {"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}
     assert pod_problem("p", {}, [starting]) is None

@@ -10,7 +10,7 @@ import pytest
 from governed_operator.kube.cluster import Cluster
 from governed_operator.loop.operator_process import OperatorProcess
 from governed_operator.loop.workqueue import WorkQueue
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache
 
 A, B = ("n", "a"), ("n", "b")
@@ -73,7 +73,7 @@ async def test_what_is_due_goes_before_what_may_wait() -> None:
 async def test_new_models_keep_neither_a_change_nor_what_is_in_hand_waiting(told: str | None) -> None:
     """With thousands at once, each is brought to its end before the next is begun, and their archive comes before them
     all."""
-    process = OperatorProcess(cast(Cluster, SimpleNamespace()), Settings(), Capabilities())
+    process = OperatorProcess(cast(Cluster, SimpleNamespace()), OperatorSettings(), Capabilities())
     process._working = True
     new, changed = [("n", f"new{i}") for i in range(3)], ("n", "old")
     for key in (*new, changed):
