@@ -25,13 +25,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{- /* repository, tag and digest of an image → its reference; a digest outweighs the tag. */ -}}
+{{- /* repository, tag and digest of an image → its reference; a digest outweighs the tag, and none may be refused. */ -}}
 {{- define "governed.image" -}}
+{{- if and .requireDigest (not .digest) -}}
+{{- fail (printf "%s: expected a digest (sha256:…) since images.requireDigests is true, found the tag %s; set it, or install with a release's values-release.yaml" .value .tag) -}}
+{{- end -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
 {{- end -}}
 
 {{- define "governed.operatorImage" -}}
-{{- include "governed.image" (dict "repository" .Values.image.repository "tag" (.Values.image.tag | default .Chart.AppVersion) "digest" .Values.image.digest) -}}
+{{- include "governed.image" (dict "repository" .Values.image.repository "tag" (.Values.image.tag | default .Chart.AppVersion) "digest" .Values.image.digest "requireDigest" .Values.images.requireDigests "value" "image.digest") -}}
 {{- end -}}
 
 {{- /* CIDR:port of the API server, comma-separated: as set, else as found (a Service's address and those behind it: what

@@ -1,0 +1,1 @@
+"""A release: images and chart by digest, signed, with SBOM and provenance."""
