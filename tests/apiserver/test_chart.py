@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.aio import client, config
 from operator_bed import (
     OperatorUnderTest,
     await_ready,
@@ -26,8 +27,14 @@ from operator_bed import (
     write_report,
 )
 
+from governed_api.names import FIELD_MANAGER
+from governed_operator.kube.cluster import Cluster as OperatorCluster
+from governed_operator.kube.cluster import WatchTimes
+from governed_operator.kube.kinds import SECRET
+from governed_operator.watch.reflector import SELECTOR
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster, KubectlError
+from support.consumer_manifests import consumer
 from support.fixtures import OPERATOR_NAMESPACE, started_bed
 from support.gitops import authored
 from support.helm import Helm, HelmError
@@ -40,7 +47,7 @@ from support.waiting import comes_to_rest, eventually
 CHART = ROOT / "charts" / "governed-models"
 RELEASE, NAME = "governed", "governed-governed-models"
 ACCOUNT = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}"
-CRDS = ("governedmodels.governedmodels.io", "governancereports.governedmodels.io")
+CRDS = tuple(f"{n}.governedmodels.io" for n in ("governedmodels", "governancereports", "modelconsumers"))
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +170,23 @@ def test_images_are_pinned_by_digest_role_by_role(helm: Helm) -> None:
     }
     (test,) = [o for o in objects if o["kind"] == "Pod"]
     assert test["spec"]["containers"][0]["image"] == container["image"]
+
+
+def test_an_image_without_a_digest_is_refused_where_digests_are_required(helm: Helm) -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    roles = ("server", "explainer", "explainerAlibi", "explainerCaptum", "auditor", "archive", "trainer")
+    values = {"image.digest": digest, **{f"roles.digests.{role}": digest for role in roles}}
+
+    def chosen(without: str = "") -> str:
+        return ",".join(["images.requireDigests=true", *(f"{k}={v}" for k, v in values.items() if k != without)])
+
+    container = container_of(rendered(helm, "--set", chosen()))
+    images = [container["image"], *(e["value"] for e in container["env"] if "IMAGE_" in e["name"])]
+    assert len(images) == 8
+    assert all(image.endswith(f"@{digest}") for image in images), images
+    for value in values:
+        with pytest.raises(HelmError, match=f"{value}: expected a digest .* since images.requireDigests is true"):
+            helm("template", RELEASE, str(CHART), "--set", chosen(without=value))
 
 
 def egress_of(policy: dict[str, Any]) -> list[tuple[str, int]]:
@@ -405,6 +429,9 @@ def an_ordinary_day(namespace: Cluster) -> None:
     write_report(namespace, "plain", revisions={trial: bad})
     eventually(lambda: condition(namespace, "plain", "Degraded"), lambda c: c[1] == "CanaryErrorRate", within=60)
 
+    namespace.apply(consumer(models={"names": ["plain"]}))
+    eventually(lambda: namespace.get("gconsumer", "mobile-app")["status"], lambda s: "conditions" in s, within=60)
+
     plain = imported("rich")  # no longer trained: Job and data volume go
     namespace.apply(plain)
     await_ready(namespace, "rich")
@@ -509,6 +536,12 @@ def test_roles_in_named_namespaces_are_all_that_the_operator_needs(
                        within=60, what="a deleted model's workload is gone")  # fmt: skip
             asked = bed.audit.requests(ACCOUNT, mark)
             assert [r for r in asked if r.code == 403] == []
+            mine = [(r.verb, r.name) for r in asked if r.resource == "secrets" and r.verb == "get"]
+            assert {name for _, name in mine} <= {"mine", "governed-archive-keys"}, "what must be opened has a name"
+            for place in (theirs.namespace, "kube-system", OPERATOR_NAMESPACE):
+                assert not [verb for verb in SECRET_VERBS if may(bed.cluster, verb, place)], place
+            held = {verb for verb in SECRET_VERBS if may(bed.cluster, verb, ours.namespace)}
+            assert held == {"get", "list", "watch", "create"}
             reached = {r.namespace for r in asked if r.resource}
             assert reached <= {ours.namespace, also.namespace, OPERATOR_NAMESPACE}
             status = theirs.get("gmodel", "plain")["status"]
@@ -516,6 +549,46 @@ def test_roles_in_named_namespaces_are_all_that_the_operator_needs(
             log = operator.log.read_text()
             assert "Forbidden" not in log
             assert "not found (404)" not in log, "a binding waits for its Role"
+
+
+SECRET_VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+
+
+def may(cluster: Cluster, verb: str, namespace: str) -> bool:
+    """Whether the operator's account may do this with Secrets."""
+    asked = {"user": ACCOUNT, "resourceAttributes": {"verb": verb, "resource": "secrets", "namespace": namespace}}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": asked}
+    answer = json.loads(cluster.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(review)))
+    return bool(answer["status"]["allowed"])
+
+
+async def connected(bed: ApiServerBed, token: str) -> OperatorCluster:
+    """The operator's own client, as its account."""
+    settings = client.Configuration.get_default_copy()
+    await config.load_kube_config(config_file=str(with_token(bed, token)), client_configuration=settings)
+    return OperatorCluster(client.ApiClient(settings))
+
+
+async def test_no_key_material_is_read_that_is_not_asked_for_by_name(bed: ApiServerBed, helm: Helm) -> None:
+    """Lists, watches and answers to what is made have metadata alone: the operator never holds a model's key."""
+    with fresh(bed, "ours") as ours, installed_for(bed, helm, ours):
+        token = helm.cluster.within(OPERATOR_NAMESPACE).kubectl("create", "token", NAME, "--duration=1h").strip()
+        place, operator = ours.namespace, await connected(bed, token)
+        label = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
+        made = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": place, "labels": label}}
+        answer = await operator.create(SECRET, made | {"data": {"kek": "c2VjcmV0"}})
+        assert answer is not None
+        listed = [item async for items, _ in operator.pages(SECRET, SELECTOR, namespace=place) for item in items]
+        head = await operator.head(SECRET, place, "s")
+        watched = operator.watch(SECRET, SELECTOR, "0", WatchTimes(5, 5.0), namespace=place)
+        first = await anext(watched)
+        await watched.aclose()
+        await operator.close()
+        for seen in (answer, *listed, json.dumps(head).encode(), first):
+            assert b'"s"' in seen
+            assert b"c2VjcmV0" not in seen, seen
+            assert b"f:kek" in seen, "which keys there are is told by managedFields"
+        assert len(listed) == 1
 
 
 def test_what_is_in_no_namespace_is_refused_with_the_reason(bed: ApiServerBed, helm: Helm, tmp_path: Path) -> None:

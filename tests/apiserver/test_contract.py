@@ -1,11 +1,13 @@
 """The contract on a real API server: the CRDs install, and `governed validate` says what the server says."""
 
 import re
+from typing import Any
 
 import pytest
 
 from governed_api.validation import validate
 from support.cluster_access import Cluster, KubectlError
+from support.consumer_manifests import INVALID_CONSUMERS, InvalidConsumer, consumer, full
 from support.model_manifests import INVALID, Invalid, generative, valid
 
 pytestmark = pytest.mark.usefixtures("defined")
@@ -78,3 +80,16 @@ def test_printer_columns_and_scale(namespace: Cluster) -> None:
     assert header == ["NAME", "URL", "READY", "REASON", "BIAS", "REPLICAS", "AGE"]
     namespace.kubectl("scale", "gmodel/loans", "--replicas=2")
     assert namespace.get("gmodel", "loans")["spec"]["predictor"]["minReplicas"] == 2
+
+
+@pytest.mark.parametrize("manifest", [consumer(), full(), consumer(apiKeys=[], models={"names": ["*"]})])
+def test_a_valid_consumer_is_accepted(namespace: Cluster, manifest: dict[str, Any]) -> None:
+    namespace.apply(manifest)
+    stored = namespace.get("gconsumer", "mobile-app")
+    assert validate(stored) == []
+    assert stored["status"]["observedGeneration"] in (-1, 1), "-1 until an operator that runs beside it has looked"
+
+
+@pytest.mark.parametrize("case", INVALID_CONSUMERS, ids=lambda c: c.name)
+def test_of_a_consumer_the_server_and_offline_say_the_same(case: InvalidConsumer, namespace_of_module: Cluster) -> None:
+    test_the_server_refuses_and_offline_says_the_same(case, namespace_of_module)  # type: ignore[arg-type]

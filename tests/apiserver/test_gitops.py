@@ -19,6 +19,7 @@ from operator_bed import (
 
 from governed_api.names import FIELD_MANAGER
 from support.cluster_access import Cluster
+from support.consumer_manifests import consumer
 from support.gitops import argo_health, authored, await_reading, drift, kstatus, reading
 from support.model_manifests import valid
 from support.places import ROOT
@@ -134,16 +135,17 @@ def test_health_script_survives_what_it_has_never_seen(tmp_path: Path) -> None:
 
 
 def manifests() -> list[dict[str, Any]]:
-    return [*(yaml.safe_load(path.read_text()) for path in SAMPLES), valid(), trained(), imported()]
+    samples = (document for path in SAMPLES for document in yaml.safe_load_all(path.read_text()))
+    return [*samples, consumer(), valid(), trained(), imported()]
 
 
-def settle(cluster: Cluster, name: str) -> None:
-    """Until the operator has said what it has to say of a model's present generation."""
+def settle(cluster: Cluster, kind: str, name: str) -> None:
+    """Until the operator has said what it has to say of an object's present generation."""
 
     def settled(found: dict[str, Any]) -> bool:
         return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
 
-    eventually(lambda: cluster.get("gmodel", name), settled, within=60, what=f"{name} is observed")
+    eventually(lambda: cluster.get(kind, name), settled, within=60, what=f"{name} is observed")
 
 
 APPLIES: dict[str, tuple[str, ...]] = {
@@ -157,20 +159,20 @@ APPLIES: dict[str, tuple[str, ...]] = {
 def test_git_and_cluster_agree_after_the_operator_has_worked(namespace: Cluster, how: str) -> None:
     arguments = APPLIES[how]
     for manifest in manifests():
-        name = manifest["metadata"]["name"]
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
         namespace.apply(manifest, *arguments)
-        settle(namespace, name)
-        live = namespace.get("gmodel", name)
+        settle(namespace, kind, name)
+        live = namespace.get(kind, name)
         assert drift(manifest, live) == [], "gitops-engine sees a difference"
-        before = authored(namespace, "gmodel", name)
+        before = authored(namespace, kind, name)
         namespace.apply(manifest, *arguments)  # server-side without force: a conflict would fail here
-        assert authored(namespace, "gmodel", name) == before
-        assert owned(namespace, name) == [], "the operator owns nothing but status"
+        assert authored(namespace, kind, name) == before
+        assert owned(namespace, kind, name) == [], "the operator owns nothing but status"
 
 
-def owned(cluster: Cluster, name: str) -> list[dict[str, Any]]:
-    """What of a model the operator owns besides its status."""
-    found = json.loads(cluster.kubectl("get", "gmodel", name, "-o", "json", "--show-managed-fields"))
+def owned(cluster: Cluster, kind: str, name: str) -> list[dict[str, Any]]:
+    """What of an object of the user's the operator owns besides its status."""
+    found = json.loads(cluster.kubectl("get", kind, name, "-o", "json", "--show-managed-fields"))
     ours = [m for m in found["metadata"]["managedFields"] if m["manager"] == FIELD_MANAGER]
     assert ours, "the operator has written the status"
     return [m["fieldsV1"] for m in ours if m.get("subresource") != "status" or set(m["fieldsV1"]) != {"f:status"}]

@@ -190,8 +190,23 @@ def test_a_person_with_a_kubeconfig_needs_no_pod_and_no_bundle(
     assert "No model key was given" not in page
     assert "No archive was given" not in page
     assert f"live bias verdict is Fail: {audited[2]}"[:40] in page
+    handed = from_outside(cluster, "dossier", NAME, "-o", "dossier.zip", folder=tmp_path)
+    assert handed.returncode == 0, handed.stdout + handed.stderr
+    held = verify(tmp_path / "dossier.zip")
+    assert held.returncode == 0, held.stdout + held.stderr
     waiting = from_outside(cluster, "contests", NAME, folder=tmp_path)
     assert (waiting.returncode, waiting.stdout) == (0, f"{NAME}: no contested decision is open\n"), waiting.stderr
+    ready = {c["type"]: c["status"] for c in cluster.get("gmodel", NAME)["status"]["conditions"]}["Ready"] == "True"
+    listed = from_outside(cluster, "list", "--json", folder=tmp_path)
+    (model,) = (one for one in json.loads(listed.stdout) if one["name"] == NAME)
+    assert (model["serves"], model["verdict"]) == (ready, "Fail")
+    stands = from_outside(cluster, "status", NAME, folder=tmp_path)
+    assert (stands.returncode, f"Ready={ready}" in stands.stdout) == (0 if ready else 3, True), stands.stdout
+    wrote = from_outside(cluster, "logs", NAME, "-c", "server", "--tail", "5", folder=tmp_path)
+    assert (wrote.returncode, f"{NAME}-predictor" in wrote.stdout) == (0, True), wrote.stdout + wrote.stderr
+    used = from_outside(cluster, "usage", NAME, "--json", folder=tmp_path)
+    assert used.returncode in (0, 3), used.stdout + used.stderr
+    assert json.loads(used.stdout), "what nobody in particular asked is counted as well"
     away = from_outside(cluster.within("default"), "verify", NAME, folder=tmp_path)
     assert away.returncode == 3, "nothing could be checked"
     assert "no Secret governed-archive-keys" in away.stderr

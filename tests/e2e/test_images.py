@@ -2,15 +2,20 @@
 twice."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from governed_api.version import __version__
+from governed_release.images import from_docker
+from governed_release.roles import REVISION
+from governed_release.sbom import document, inventory
 from support import workloads
 from support.cluster_access import Cluster
 from support.docker_client import run_docker
-from support.images import IMAGES, SBOM_FOLDER, build_images
+from support.images import IMAGES, SBOM_FOLDER, build_images, revision
 from support.waiting import eventually
 
 ROLES = [image.role for image in IMAGES]
@@ -68,6 +73,15 @@ def test_sbom_is_valid_and_names_what_is_installed(role: str, project_images: di
     assert installed
     assert installed <= listed
     assert any(name == "libc6" for name, _ in listed), "the base's packages belong to it"
+
+
+def test_a_release_reads_from_the_layers_what_the_running_image_says(
+    project_images: dict[str, str], tmp_path: Path
+) -> None:
+    image = from_docker(project_images["operator"], tmp_path / "saved")
+    read = document("operator", __version__, inventory(image, "operator"))
+    assert read == json.loads((SBOM_FOLDER / "operator.cdx.json").read_text())
+    assert image.labels[REVISION] == revision()
 
 
 def test_second_build_from_nothing_gives_the_same_layers(project_images: dict[str, str]) -> None:

@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from governed_api.resolved import ResolvedModel
-from governed_operator.local.manifest_file import load_model
+from governed_operator.local.consumers import callers_in
+from governed_operator.local.manifest_file import load_consumers, load_model
 from governed_operator.local.rendering import render
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 
 HERE = Path(__file__).parent
 CASES = sorted(p.parent.name for p in HERE.glob("*/input.yaml"))
@@ -18,11 +19,14 @@ def rendered(case: str) -> str:
     folder = HERE / case
     extra = folder / "settings.yaml"
     given = yaml.safe_load(extra.read_text()) if extra.is_file() else {}
+    manifest = load_model(folder / "input.yaml")
+    model = ResolvedModel.of(manifest)
     return render(
-        ResolvedModel.of(load_model(folder / "input.yaml")),
+        model,
         given.get("artefact"),
-        Settings.from_environment(given.get("environment", {})),
+        OperatorSettings.from_environment(given.get("environment", {})),
         Capabilities(**given.get("capabilities", {})),
+        callers_in(model, manifest.labels, load_consumers(folder / "input.yaml")),
     )
 
 

@@ -73,7 +73,7 @@ class Served:
 
 
 def start(sample: Path, workdir: Path, log: Path, name: str, *more: str) -> Served:
-    offset, ports = free_offset(), readiness_of(yaml.safe_load(sample.read_text()))
+    offset, ports = free_offset(), readiness_of(next(yaml.safe_load_all(sample.read_text())))
     command = [*GOVERNED, "run", str(sample), "--workdir", str(workdir), "--port-offset", str(offset), *more]
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)

@@ -19,8 +19,11 @@ COMMANDS = [
         if bench not in {"explain", *OF_A_CLUSTER}
     ),
     *(("explain", question) for question in EXPLAIN),
+    ("hostile", "--verifier", "go"),
     ("hostile", "flips"),
     ("hostile", "door"),
+    ("hostile", "door", "--model", "keys"),
+    ("hostile", "door", "--model", "texts"),
 ]
 
 

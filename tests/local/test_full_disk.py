@@ -3,12 +3,14 @@ and when there is space again it goes on by itself."""
 
 import asyncio
 import contextlib
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,11 +23,15 @@ from governed_serving.crypto import Kek
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.journal import Journal, JournalFull, JournalReader
 from governed_serving.records import EventRecord
+from governed_serving.trainer.__main__ import attempt
+from governed_serving.trainer.progress import Narrator
 from support.waiting import eventually
 from unit.archive.ledgers import batch
 from unit.auditor.records import people, prediction
 from unit.explainer.beds import Xor
 from unit.journal.samples import cipher, event
+from unit.trainer.manifests import admissions, resolved
+from unit.trainer.neighbours import MemoryReport, Workplace
 
 from .auditor.site import Site
 from .auditor.test_processes import ledger_ids
@@ -199,3 +205,42 @@ def test_an_auditor_s_state(disk: Disk, tmp_path: Path) -> None:
         assert "Traceback" not in (tmp_path / "auditor.log").read_text()
     finally:
         site.close()
+
+
+class _Watched(MemoryReport):
+    """Fills the disk as soon as a message begins with ``at``."""
+
+    def __init__(self, disk: Disk, at: str) -> None:
+        super().__init__()
+        self._disk, self._at = disk, at
+
+    def update(self, part: str, values: dict[str, Any]) -> bool:
+        if self._at and str(values["message"]).startswith(self._at):
+            self._at = ""
+            self._disk.fill()
+        return super().update(part, values)
+
+
+def _trained(place: Workplace, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit status of a training that keeps its state after each epoch, and what it said."""
+    model, report = resolved(admissions(checkpointEpochs=1)), place.report
+    with Narrator(interval=0) as narrator:
+        status = attempt(lambda: place.job(model).run(), model, report, narrator)  # type: ignore[arg-type]
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["reading data", "training", "epoch 1"])
+def test_a_trainer_s_data_volume(disk: Disk, tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str) -> None:
+    place, undisturbed = Workplace(disk.folder), Workplace(tmp_path)
+    place.report = _Watched(disk, at)
+    status, said = _trained(place, capsys)
+    told, last = place.report.parts[-1], json.loads(said.strip().splitlines()[-1])
+    assert (status, told["phase"], told["message"]) == (1, "Failed", last["message"]), said
+    assert "No space left on device" in last["message"]
+    assert str(disk.folder / "data") in last["message"]
+    assert "Traceback" not in said
+    assert (place.archive.blobs, place.archive.refs, place.archive.entries) == ({}, {}, []), "nothing is half there"
+    disk.free()
+    assert _trained(place, capsys)[0] == _trained(undisturbed, capsys)[0] == 0
+    made, right = place.report.parts[-1]["artefact"], undisturbed.report.parts[-1]["artefact"]
+    assert made["digest"] == right["digest"], "it went on from nothing that was cut"

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
 from governed_api.roles import Role, bearer_token
-from governed_operator.cli import app
+from governed_operator.cli import app, in_cluster
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel
 from governed_operator.local.workdir import Workdir
 
@@ -232,6 +233,16 @@ def test_kubectl_may_print_as_much_as_it_likes(kubectl: Kubectl, tmp_path: Path)
             "exec sleep 30")  # fmt: skip
     with MODEL.forwarded("pod/b", 8443):
         assert _until((tmp_path / "done").exists)
+
+
+def test_a_look_at_what_kubectl_prints_leaves_its_place_in_the_file() -> None:
+    """The offset is the child's as well: moved between its lines, it wrote over the one with the port."""
+    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
+        os.pwrite(told.fileno(), b"Forwarding from 127.0.0.1:40123 -> 8080\n", 0)
+        with subprocess.Popen(["sleep", "30"], stdout=told) as process:
+            assert in_cluster._local_port(process, told, said) == 40123
+            assert os.lseek(told.fileno(), 0, os.SEEK_CUR) == 0
+            process.kill()
 
 
 def test_a_port_that_dies_in_the_middle_is_the_cause(kubectl: Kubectl) -> None:

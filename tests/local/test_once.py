@@ -120,6 +120,18 @@ def test_report_is_one_page_without_outside_resources(admissions_once: Once, tmp
     assert "riskRegister)" in html
 
 
+def test_a_dossier_is_verified_by_itself(admissions_once: Once, tmp_path: Path) -> None:
+    dossier = tmp_path / "admissions.zip"
+    done = governed("dossier", "admissions", "--workdir", admissions_once[0], "-o", dossier)
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = governed("verify", dossier)
+    assert (whole.returncode, "6 files are what index.json says" in whole.stdout) == (0, True), whole.stdout
+    dossier.write_bytes(changed(dossier.read_bytes()))
+    damaged = governed("verify", dossier)
+    assert damaged.returncode == 1, damaged.stdout + damaged.stderr
+    assert "Traceback" not in damaged.stderr
+
+
 def test_report_takes_what_people_supply_from_a_manifest_and_rows_from_law_packs(
     admissions_once: Once, tmp_path: Path
 ) -> None:

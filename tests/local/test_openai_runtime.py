@@ -5,6 +5,7 @@ Its vocabulary is single characters, so tokens can be counted by eye: one for th
 tokenizers put first, one a character. ``echo`` answers the prompt as the runtime saw it.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load
 from governed_serving.journal import JournalReader, numbers, strings
 from governed_serving.records import PredictionFrame
 from support.language_runtime import LanguageRuntime, language_runtime
+from support.model_ports import free_offset
 from support.ports import free_port
 from support.progress import Say
 from support.waiting import eventually
@@ -74,6 +76,30 @@ def chat(runtime: LanguageRuntime, tmp_path_factory: pytest.TempPathFactory) -> 
     finally:
         if served.process.poll() is None:
             assert served.stop() == 0
+
+
+def test_its_weights_are_verified_before_it_starts(runtime: LanguageRuntime, tmp_path: Path) -> None:
+    """As in a cluster: named by URI and digest, found at /mnt/models; one changed bit, and nothing serves."""
+    weights = tmp_path / "tiny.gguf"
+    weights.write_bytes(runtime.model.read_bytes())
+    wanted = manifest(runtime)
+    model = wanted["spec"]["predictor"]["model"]
+    command = model["runtime"]["command"]
+    command[command.index("--model") + 1] = "/mnt/models"
+    model |= {"storageUri": "file:tiny.gguf", "digest": f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}"}
+    del wanted["spec"]["explainer"]
+    path = tmp_path / "chat.yaml"
+    path.write_text(json.dumps(wanted))
+    served = start(path, tmp_path / "work", tmp_path / "log", "chat")
+    with httpx.Client(base_url=f"http://127.0.0.1:{8080 + served.offset}", trust_env=False, timeout=60) as one:
+        assert answered(one.post("/v1/completions", json={"prompt": PROMPT, **COMPLETION}))["usage"]
+    assert served.stop() == 0
+    changed = bytearray(weights.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    weights.write_bytes(changed)
+    refused = governed("run", path, "--workdir", tmp_path / "work", "--port-offset", str(free_offset()))
+    assert refused.returncode == 1
+    assert "tiny.gguf: expected digest" in refused.stderr
 
 
 @pytest.fixture

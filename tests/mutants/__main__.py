@@ -11,7 +11,9 @@ from pathlib import Path
 from mutants.equivalent import equivalents
 from mutants.planting import Mutant, mutants
 from mutants.rooms import ROOMS, Room, chosen
-from mutants.running import BaselineFailed, Outcome, copy_tree, judge, trace, unmount_below
+from mutants.running import Outcome, copy_tree, judge, unmount_below
+from mutants.traces import BaselineFailed, trace
+from support.places import cache
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,11 +30,12 @@ def main() -> int:
         "--require", type=float, default=95.0, metavar="PERCENT", help="least share killed in each room"
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="mutants that run at once")
+    parser.add_argument("--all-tests", action="store_true", help="ask all tests of the room of a part too")
     given = parser.parse_args()
     enough = True
     try:
         for name in given.rooms or ROOMS:
-            outcomes = _room(chosen(name, ROOT), given.sample, given.seed, given.workers)
+            outcomes = _room(chosen(name, ROOT, all_tests=given.all_tests), given.sample, given.seed, given.workers)
             share = 100 * sum(o.killed for o in outcomes) / len(outcomes) if outcomes else 100.0
             print(f"{name}: {sum(o.killed for o in outcomes)} of {len(outcomes)} killed ({share:.1f} %)", flush=True)
             enough &= share >= given.require
@@ -43,15 +46,15 @@ def main() -> int:
 
 
 def _room(room: Room, sample: int, seed: int, workers: int) -> list[Outcome]:
-    known = {entry.key for entry in equivalents()}
+    equal = {entry.key for entry in equivalents()}
     planned = [mutant for path in room.files(ROOT) for mutant in mutants(ROOT, path)]
     if sample and sample < len(planned):
         planned = random.Random(seed).sample(planned, sample)
-    planned = [mutant for mutant in planned if mutant.key not in known]  # last: the list must not change the sample
+    planned = [mutant for mutant in planned if mutant.key not in equal]  # last: the list must not change the sample
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees = [copy_tree(ROOT, Path(folder) / str(i)) for i in range(workers)]
         try:
-            return judge(trees, planned, trace(ROOT, trees[0], room), _tell)
+            return judge(trees, planned, trace(trees, room, cache("mutants")), _tell)
         finally:
             unmount_below(Path(folder))
 

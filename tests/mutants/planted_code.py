@@ -20,14 +20,14 @@ def changed_functions(sound: bytes, faulty: bytes, path: str) -> list[tuple[Code
 def plant(sound: bytes, faulty: bytes, path: str) -> int:
     """Change the functions of this process that came from ``path``; returns how many. Raises CannotPlant."""
     wanted = {_key(before): after for before, after in changed_functions(sound, faulty, path)}
-    found = [
+    functions = [
         f
         for f in gc.get_objects()
         if isinstance(f, FunctionType) and f.__code__.co_filename == path and _key(f.__code__) in wanted
     ]
-    for function in found:
+    for function in functions:
         function.__code__ = wanted[_key(function.__code__)]
-    return len(found)
+    return len(functions)
 
 
 def _key(code: CodeType) -> tuple[str, int]:

@@ -1,65 +1,18 @@
 """Runs tests on planted faults, in copies of the working tree: never in the tree itself."""
 
-import json
 import queue
 import shutil
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mutants.planting import Mutant
-from mutants.rooms import Room
-from mutants.servers import Limits, ServerFailed, Servers, command, environment
+from mutants.servers import ServerFailed, Servers
+from mutants.traces import BaselineFailed, Trace
 
-__all__ = ["BaselineFailed", "Outcome", "Trace", "copy_tree", "judge", "trace", "unmount_below"]
-
-
-class BaselineFailed(Exception):
-    """The room's tests fail, or see other sources, before any fault is planted."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """``lines``: path → line → who executes it (tests, whole files, or ``""`` for imports).
-
-    ``seconds``: test → duration. ``modules``: what the tests import of what is installed, in order.
-    """
-
-    lines: dict[str, dict[int, list[str]]]
-    seconds: dict[str, float]
-    modules: list[str] = field(default_factory=list)
-
-    def tests(self, mutant: Mutant) -> list[str]:
-        """Tests that can notice the fault, quick files and tests first; none when nothing executes its line."""
-        contexts = self._contexts(mutant)
-        if "" in contexts:  # executed by an import: files that use the module may notice, even by a constant alone
-            users = {context for found in self.lines[mutant.path].values() for context in found}
-            contexts |= {context.partition("::")[0] for context in users}
-        files = {context for context in contexts if context and "::" not in context}
-        named = [t for t in self.seconds if t in contexts or t.partition("::")[0] in files]
-        quickest: dict[str, float] = {}
-        for test in named:
-            file = test.partition("::")[0]
-            quickest[file] = min(quickest.get(file, self.seconds[test]), self.seconds[test])
-        return sorted(named, key=lambda t: (quickest[t.partition("::")[0]], t.partition("::")[0], self.seconds[t]))
-
-    def by_import(self, mutant: Mutant) -> bool:
-        """Whether the line has been executed before the first test begins."""
-        return "" in self._contexts(mutant)
-
-    def _contexts(self, mutant: Mutant) -> set[str]:
-        lines = self.lines.get(mutant.path, {})
-        return {context for line in range(mutant.statement, mutant.line + 1) for context in lines.get(line, ())}
-
-    def limits(self, tests: list[str]) -> Limits:
-        """When the tests count as hanging."""
-        return Limits(sum(self.seconds[t] for t in tests))
-
-    def servers(self, tree: Path) -> Servers:
-        """What runs these tests in the copy ``tree``."""
-        return Servers(tree, list(dict.fromkeys(t.partition("::")[0] for t in self.seconds)), self.modules)
+__all__ = ["Outcome", "copy_tree", "judge", "unmount_below"]
 
 
 @dataclass(frozen=True)
@@ -92,34 +45,6 @@ def unmount_below(folder: Path) -> None:
     places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for place in reversed([place for place in places if place.startswith(f"{folder}/")]):
         subprocess.run(["umount", place], check=True)
-
-
-def trace(root: Path, tree: Path, room: Room) -> Trace:
-    """Run the room's tests on the unchanged copy ``tree``. Raises BaselineFailed."""
-    out = tree / ".mutants.json"
-    there = [name for name in room.tests if (root / name).exists()]
-    watched = {
-        "MUTANTS_SOURCES": str(tree / room.sources if (tree / room.sources).is_dir() else (tree / room.sources).parent)
-    }
-    done = subprocess.run(
-        command("-p", "mutants.tracing", *there),
-        cwd=tree,
-        env=environment(tree, MUTANTS_TRACE=str(out), **watched),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BaselineFailed(f"expected the tests to pass before a fault is planted, found:\n{done.stdout[-3000:]}")
-    found = json.loads(out.read_text())
-    lines = {
-        Path(file).relative_to(tree).as_posix(): {int(line): who for line, who in by_line.items()}
-        for file, by_line in found["lines"].items()
-    }
-    if not lines:
-        raise BaselineFailed(f"expected the tests to execute {room.sources} of the copy, found other sources in use")
-    return Trace(lines, found["seconds"], found["modules"])
 
 
 def judge(trees: list[Path], planned: list[Mutant], known: Trace, tell: Callable[[Outcome], None]) -> list[Outcome]:

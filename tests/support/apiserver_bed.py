@@ -53,8 +53,8 @@ class ApiServerBed:
         state = folder / "state.json"
         if not state.exists():
             return cls(folder)
-        known = json.loads(state.read_text())
-        return cls(folder, known["ports"], [Process.from_state(p) for p in known["processes"]], known["nodes"])
+        saved = json.loads(state.read_text())
+        return cls(folder, saved["ports"], [Process.from_state(p) for p in saved["processes"]], saved["nodes"])
 
     @property
     def running(self) -> bool:

@@ -53,8 +53,8 @@ class Cluster:
         return result.stdout
 
     def get(self, kind: str, name: str) -> Object:
-        found: Object = json.loads(self.kubectl("get", kind, name, "-o", "json"))
-        return found
+        got: Object = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return got
 
     def list(self, kind: str, *args: str) -> list[Object]:
         items: list[Object] = json.loads(self.kubectl("get", kind, "-o", "json", *args))["items"]

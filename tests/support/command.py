@@ -104,7 +104,7 @@ def prepare(_: argparse.Namespace) -> None:
             others = [pool.submit(_told, build) for build in (language_runtime, build_images)]
             ensure(API_BED)
             ensure_node_image()
-            ensure(["versitygw", "helm", "gitops-judge", "traefik"])
+            ensure(["versitygw", "registry", "helm", "gitops-judge", "traefik"])
             for one in others:
                 one.result()
     finally:

@@ -27,8 +27,8 @@ def _can_buildkit(client: str) -> bool:
     if subprocess.run([client, "buildx", "version"], capture_output=True, check=False).returncode == 0:
         return True
     version = subprocess.run([client, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"version (\d+)\.", version)
-    return found is not None and int(found.group(1)) < 23
+    match = re.search(r"version (\d+)\.", version)
+    return match is not None and int(match.group(1)) < 23
 
 
 def run_docker(*args: str, stdin: str | None = None, timeout: float = 600, env: dict[str, str] | None = None) -> str:

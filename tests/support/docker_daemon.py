@@ -139,9 +139,9 @@ def _path() -> Path:
 def _load() -> _State | None:
     if not _path().exists():
         return None
-    known = json.loads(_path().read_text())
+    saved = json.loads(_path().read_text())
     return _State(
-        Process.from_state(known["process"]), known["users"], known["tables"], known["interfaces"], known["sysctls"]
+        Process.from_state(saved["process"]), saved["users"], saved["tables"], saved["interfaces"], saved["sysctls"]
     )
 
 

@@ -52,9 +52,9 @@ class Faults:
     @contextmanager
     def cut_network(self, pod: str) -> Iterator[None]:
         """Drop every packet from and to a pod for the length of a with block, the kubelet's probes included."""
-        found = self.cluster.get("pod", pod)
-        node, address = found["spec"]["nodeName"], found["status"]["podIP"]
-        table = f"cut_{found['metadata']['uid'].replace('-', '')}"
+        target = self.cluster.get("pod", pod)
+        node, address = target["spec"]["nodeName"], target["status"]["podIP"]
+        table = f"cut_{target['metadata']['uid'].replace('-', '')}"
         hooks = "\n".join(
             f"chain {hook} "
             f"{{ type filter hook {hook} priority -300; ip saddr {address} drop; ip daddr {address} drop; }}"
@@ -195,10 +195,10 @@ class Faults:
     # -------------------------------------------------------------- internals
 
     def _container(self, pod: str, container: str) -> tuple[str, str]:
-        found = self.cluster.get("pod", pod)
-        known = [*found["status"]["containerStatuses"], *found["status"].get("initContainerStatuses", [])]  # sidecars
-        status = next(s for s in known if s["name"] == container)
-        return found["spec"]["nodeName"], status["containerID"].rpartition("/")[2]
+        owner = self.cluster.get("pod", pod)
+        every = [*owner["status"]["containerStatuses"], *owner["status"].get("initContainerStatuses", [])]  # sidecars
+        status = next(s for s in every if s["name"] == container)
+        return owner["spec"]["nodeName"], status["containerID"].rpartition("/")[2]
 
     def _pid(self, node: str, identity: str) -> int:
         """The container's first process, as the node numbers it."""

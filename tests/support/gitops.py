@@ -37,8 +37,8 @@ def argo_health(found: Object, script: Path = HEALTH) -> tuple[str, str]:
 
 def reading(cluster: Cluster, name: str) -> tuple[str, str]:
     """(kstatus, Argo CD's health) of a model as it is now."""
-    found = cluster.get("gmodel", name)
-    return kstatus(found)[0], argo_health(found)[0]
+    model = cluster.get("gmodel", name)
+    return kstatus(model)[0], argo_health(model)[0]
 
 
 def await_reading(cluster: Cluster, name: str, *wanted: str, within: float = 60) -> None:
@@ -55,8 +55,8 @@ def drift(target: Object, live: Object) -> list[str]:
 def authored(cluster: Cluster, *what: str) -> dict[str, str]:
     """All of objects but their status, with who wrote it when, by name: the same before and after means nobody
     wrote."""
-    found = json.loads(cluster.kubectl("get", *what, "-o", "json", "--show-managed-fields"))
-    return {f"{o['kind']}/{o['metadata']['name']}": _authored(o) for o in found.get("items", [found])}
+    objects = json.loads(cluster.kubectl("get", *what, "-o", "json", "--show-managed-fields"))
+    return {f"{o['kind']}/{o['metadata']['name']}": _authored(o) for o in objects.get("items", [objects])}
 
 
 def _authored(found: Object) -> str:

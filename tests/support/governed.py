@@ -27,9 +27,9 @@ WORK = "/work"
 
 def condition(cluster: Cluster, name: str, kind: str = "Ready") -> tuple[str, str, str]:
     """(status, reason, message) of a model's condition."""
-    found = cluster.get("gmodel", name)
-    (one,) = [c for c in found["status"]["conditions"] if c["type"] == kind]
-    return one["status"], one["reason"], one["message"]
+    model = cluster.get("gmodel", name)
+    (named,) = [c for c in model["status"]["conditions"] if c["type"] == kind]
+    return named["status"], named["reason"], named["message"]
 
 
 def await_condition(
@@ -86,8 +86,8 @@ print(json.dumps({"status": answer.status, "body": answer.read().decode()}))
 def ask(cluster: Cluster, url: str, body: Object | None = None) -> tuple[int, Any]:
     """GET, or POST of JSON, from within the client pod: (HTTP status, JSON answer)."""
     command = ["exec", "-i", CLIENT, "--", "python", "-c", ASK, url]
-    found = json.loads(cluster.kubectl(*command, stdin=json.dumps(body) if body else "", timeout=90))
-    return found["status"], json.loads(found["body"]) if found["body"].startswith(("{", "[")) else found["body"]
+    answer = json.loads(cluster.kubectl(*command, stdin=json.dumps(body) if body else "", timeout=90))
+    return answer["status"], json.loads(answer["body"]) if answer["body"].startswith(("{", "[")) else answer["body"]
 
 
 SEND = """
@@ -141,20 +141,20 @@ def traffic(cluster: Cluster, url: str, bodies: Sequence[Object], connections: i
     program = f"python /scripts/traffic_client.py {url}/infer {connections} {WORK}/rows.json {WORK}"
     cluster.execute(CLIENT, "sh", "-c", f"setsid {program} </dev/null >{WORK}/client.log 2>&1 &")
     _await_client(cluster, "flowing", within=60)
-    found = Traffic()
+    counted = Traffic()
     try:
-        yield found
+        yield counted
     finally:
         eventually(lambda: cluster.execute(CLIENT, "touch", f"{WORK}/stop") == "", within=60)
         _await_client(cluster, "answers.jsonl", within=150)
     for line in cluster.execute(CLIENT, "cat", f"{WORK}/answers.jsonl").splitlines():
-        one = json.loads(line)
-        if "id" in one:
-            found.answered.append(one["id"])
-        elif "lost" in one:
-            found.lost += 1
+        row = json.loads(line)
+        if "id" in row:
+            counted.answered.append(row["id"])
+        elif "lost" in row:
+            counted.lost += 1
         else:
-            (found.refused if "status" in one else found.failed).append(one)
+            (counted.refused if "status" in row else counted.failed).append(row)
 
 
 def _await_client(cluster: Cluster, name: str, within: float) -> None:

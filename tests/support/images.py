@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api.version import __version__
+from governed_release.roles import BASE, REVISION
 from support.docker_client import build_image, image_size, run_docker
 from support.node_image import debian_root
 from support.places import ROOT, cache, locked
@@ -54,7 +55,7 @@ _SERVING = "serving_image/Dockerfile"
 IMAGES = (
     ProjectImage("operator", "operator/Dockerfile", "operator/locks/operator.txt", 120 * MB),
     *(
-        ProjectImage(role, _SERVING, "serving_image/locks/serving.txt", 350 * MB)
+        ProjectImage(role, _SERVING, "serving_image/locks/serving.txt", 385 * MB)
         for role in ("server", "explainer", "auditor", "archive")
     ),
     ProjectImage("trainer", _SERVING, "serving_image/locks/train-cpu.txt", None),
@@ -63,7 +64,14 @@ IMAGES = (
 
 OPTIONAL = (
     ProjectImage(
-        "explainer-alibi", _SERVING, "serving_image/locks/serving.txt", 900 * MB, beside="serving_image/locks/alibi.txt"
+        "explainer-alibi",
+        _SERVING,
+        "serving_image/locks/serving.txt",
+        1050 * MB,
+        beside="serving_image/locks/alibi.txt",
+    ),
+    ProjectImage(
+        "explainer-captum", _SERVING, "serving_image/locks/serving.txt", None, beside="serving_image/locks/captum.txt"
     ),
 )
 """Built where they are named, or by the test that needs one: for models that name another's engine."""
@@ -121,12 +129,23 @@ def _build(image: ProjectImage, base: str, context: Path, offline: bool, fresh: 
     arguments = {"BASE_IMAGE": base, "TORCH": "cpu"}
     # A wheelhouse holds all that is needed: without a network nothing else can slip in.
     network = ["--network=none" if offline else "--network=host", *(["--no-cache"] if fresh else [])]
-    target = image.role
-    build_image(image.name, context, file=context / image.dockerfile, target=target, arguments=arguments, extra=network)
+    labels = [f"--label={key}={value}" for key, value in ((REVISION, revision()), (BASE, base))]
+    target, file = image.role, context / image.dockerfile
+    build_image(image.name, context, file=file, target=target, arguments=arguments, extra=[*network, *labels])
     run_docker("tag", image.name, image.alias)
     layers = tuple(json.loads(run_docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", image.name)))
     sbom = write_sbom(image.name, image.role, __version__, SBOM_FOLDER)
     return Built(image, image_size(image.name) - image_size(base), layers, sbom)
+
+
+def revision(root: Path = ROOT) -> str:
+    """The commit that images are built from, which a release asks them for; "-dirty" where the tree differs."""
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+    return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=all") else "")
 
 
 def _same_python(base: str) -> bool:

@@ -168,7 +168,7 @@ class KindBed:
         config.write_text(
             string.Template((ROOT / "kind-config.yaml").read_text()).safe_substitute(BED=str(self.folder))
         )
-        self._kind("create", "cluster", "--image", image, "--config", str(config), "--wait", "120s", "--quiet")
+        self._kind("create", "cluster", "--image", image, "--config", str(config), "--wait", "120s")
 
     def _complete(self, tell: Say) -> None:
         """What a user's cluster has and kind's hasn't: metrics, and NetworkPolicies that hold."""

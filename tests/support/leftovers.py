@@ -41,15 +41,15 @@ class Leftovers:
 
 
 def _processes(marker: str) -> frozenset[str]:
-    found = set()
+    processes = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if marker in text:
-            found.add(f"{path.parent.name}: {text[:120]}")
-    return frozenset(found)
+            processes.add(f"{path.parent.name}: {text[:120]}")
+    return frozenset(processes)
 
 
 def _tables() -> frozenset[str]:

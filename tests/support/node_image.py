@@ -174,10 +174,10 @@ def _component_tags(kubeadm: Path) -> dict[str, str]:
 
 
 def _constant(text: str, pattern: str) -> str:
-    found = re.search(pattern, text)
-    if found is None:
+    match = re.search(pattern, text)
+    if match is None:
         raise RuntimeError(f"kind's source holds nothing like {pattern}: its layout changed with the version")
-    return found.group(1)
+    return match.group(1)
 
 
 def _release_tarball(scratch: Path, tags: dict[str, str], paths: dict[str, Path]) -> Path:
@@ -216,11 +216,11 @@ def _release_tarball(scratch: Path, tags: dict[str, str], paths: dict[str, Path]
 
 
 def _repositories(images: Iterable[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+    tags: dict[str, dict[str, str]] = {}
     for image in images:
         repository, _, tag = image.rpartition(":")
-        found.setdefault(repository, {})[tag] = ""
-    return found
+        tags.setdefault(repository, {})[tag] = ""
+    return tags
 
 
 def main() -> None:

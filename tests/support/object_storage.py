@@ -71,12 +71,12 @@ class ObjectStorage:
 
     def files(self) -> dict[str, Path]:
         """Objects by name."""
-        found = (
+        stored = (
             p
             for p in self.objects.rglob("*")
             if p.is_file() and not p.relative_to(self.objects).parts[0].startswith(".")
         )
-        return {path.relative_to(self.objects).as_posix(): path for path in found}
+        return {path.relative_to(self.objects).as_posix(): path for path in stored}
 
 
 @contextmanager

@@ -41,10 +41,10 @@ class GoModule:
     def pinned(self, path: str) -> str:
         """Version of a module that this one requires."""
         text = (self.folder / "go.mod").read_text()
-        found = re.search(rf"^\s*(?:require )?{re.escape(path)} (v\S+)", text, re.MULTILINE)
-        if found is None:
+        match = re.search(rf"^\s*(?:require )?{re.escape(path)} (v\S+)", text, re.MULTILINE)
+        if match is None:
             raise BedError(f"{self.folder / 'go.mod'} requires no {path}: restore the file from git")
-        return found.group(1)
+        return match.group(1)
 
     @property
     def ldflags(self) -> str:
@@ -117,6 +117,11 @@ MODULES: tuple[GoModule, ...] = (
     GoModule("pause", "", {"pause": "."}),
     GoModule("ledger-verifier", "", {"ledger-verifier": "."}),
     GoModule("versitygw", "github.com/versity/versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
+    GoModule(
+        "registry",
+        "github.com/distribution/distribution/v3",
+        {"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+    ),
     GoModule("gitops", "github.com/argoproj/gitops-engine", {"gitops-judge": "."}),
     GoModule("kserve", "github.com/kserve/kserve", {"kserve-manager": "github.com/kserve/kserve/cmd/manager"}),
     GoModule(
@@ -181,8 +186,8 @@ def _answers(path: Path, name: str) -> bool:
         text = subprocess.run([path, *_ASK[name]], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return False
-    found = re.search(r"v?(\d+\.\d+)\.\d+", text)
-    return found is not None and found.group(1) == wanted
+    match = re.search(r"v?(\d+\.\d+)\.\d+", text)
+    return match is not None and match.group(1) == wanted
 
 
 def build(names: Iterable[str], tell: Say = say) -> dict[str, Path]:
@@ -242,8 +247,8 @@ def _go() -> str:
                        "(https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with "
                        f"kube-apiserver, kube-controller-manager, etcd and kubectl {kubernetes_version()}")  # fmt: skip
     text = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"go(\d+)\.(\d+)", text)
-    if found and (int(found.group(1)), int(found.group(2))) < (1, 21):
+    match = re.search(r"go(\d+)\.(\d+)", text)
+    if match and (int(match.group(1)), int(match.group(2))) < (1, 21):
         raise BedError(f"Go >= 1.26 (or >= 1.21, which fetches it) is needed; {go} is {text.strip()}")
     return go
 

@@ -53,9 +53,9 @@ class Client(threading.Thread):
             if number % RENEW == 0 and self.connection is not None:
                 self.connection.close()
                 self.connection = None
-            found = self.ask(self.bodies[number % len(self.bodies)])
-            self.note(**found)
-            if "id" in found and not (self.folder / "flowing").exists():
+            answer = self.ask(self.bodies[number % len(self.bodies)])
+            self.note(**answer)
+            if "id" in answer and not (self.folder / "flowing").exists():
                 (self.folder / "flowing").touch()
             number += 1
             time.sleep(PAUSE)

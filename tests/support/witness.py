@@ -112,11 +112,11 @@ class Witness:
             return 403, "text/plain", "not signed by the log"
         if old > size:
             return 400, "text/plain", "old size is beyond the checkpoint"
-        known = self.known.get(origin, Known(0, b"", ""))
-        if old != known.size:
-            return 409, "text/x.tlog.size", f"{known.size}\n"
+        kept = self.known.get(origin, Known(0, b"", ""))
+        if old != kept.size:
+            return 409, "text/x.tlog.size", f"{kept.size}\n"
         proof = [base64.b64decode(line) for line in lines]
-        if (old == 0 and proof) or (old and not consistent(old, size, proof, known.root, root)):
+        if (old == 0 and proof) or (old and not consistent(old, size, proof, kept.root, root)):
             return 422, "text/plain", "no consistency"
         line = self.line(text)
         self.known[origin] = Known(size, root, note + line)
@@ -154,15 +154,15 @@ class Witness:
                 return 409, "text/x.tlog.size", "1000000\n"
             if self.fault == "error":
                 return 500, "text/plain", "out of order"
-            found = self.add_checkpoint(body)
-        if found[0] != 200:
-            self.refused.append((found[0], body))
-        if self.fault == "other key" and found[0] == 200:
+            answered = self.add_checkpoint(body)
+        if answered[0] != 200:
+            self.refused.append((answered[0], body))
+        if self.fault == "other key" and answered[0] == 200:
             other = Witness(self.name, bytes(32))
             return 200, "text/plain", other.line(body.partition("\n\n")[2].rpartition("\n\n")[0] + "\n")
-        if self.fault == "other text" and found[0] == 200:
+        if self.fault == "other text" and answered[0] == 200:
             return 200, "text/plain", self.line("another.example/log\n1\nAAAA\n")
-        return found
+        return answered
 
 
 @contextmanager

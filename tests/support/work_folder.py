@@ -63,6 +63,16 @@ class WorkFolder:
     _now: float = field(default_factory=lambda: time.time() - 3 * _DAY)
     _sent: int = 0
 
+    @classmethod
+    def again(cls, root: Path, now: float) -> "WorkFolder":
+        """A copy of one whose clock is at ``now``."""
+        return cls(root, _now=now)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock of all that runs here."""
+        return self._now
+
     @property
     def archive(self) -> Path:
         return self.root / "volumes" / object_names.ARCHIVE_CLAIM
@@ -225,8 +235,8 @@ class WorkFolder:
     def _write_report(self, name: str, parts: dict[str, Any]) -> None:
         path = self.root / "reports" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        known = json.loads(path.read_bytes())["status"] if path.exists() else {}
-        path.write_text(json.dumps({"status": {**known, **parts}}, indent=1, ensure_ascii=False))
+        status = json.loads(path.read_bytes())["status"] if path.exists() else {}
+        path.write_text(json.dumps({"status": {**status, **parts}}, indent=1, ensure_ascii=False))
 
 
 class _Store:

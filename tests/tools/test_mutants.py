@@ -1,15 +1,18 @@
 """The mutation runner: what it plants, that it plants in a copy, whom it asks, and what it says of the outcome."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from mutants import traces
 from mutants.__main__ import ROOT
 from mutants.planted_code import CannotPlant, changed_functions
 from mutants.planting import Mutant, mutants
 from mutants.rooms import ROOMS, Room, chosen
-from mutants.running import BaselineFailed, copy_tree, judge, trace, unmount_below
+from mutants.running import copy_tree, judge, unmount_below
+from mutants.traces import BaselineFailed, trace
 
 
 def changes(tmp_path: Path, source: str) -> set[str]:
@@ -123,7 +126,7 @@ def test_survivors_are_told_and_the_tree_is_left_alone(project: Path, tmp_path: 
         "7 → 8": True,
     }
     planned = [m for m in mutants(project, ROOM.sources) if f"{m.before} → {m.after}" in wanted]
-    known = trace(project, tree, ROOM)
+    known = trace([tree], ROOM)
     told: list[Mutant] = []
     outcomes = judge([tree], planned, known, lambda o: told.append(o.mutant))
     assert {f"{o.mutant.before} → {o.mutant.after}": o.killed for o in outcomes} == wanted
@@ -141,7 +144,7 @@ def test_a_fault_is_gone_when_the_next_is_planted(project: Path, tmp_path: Path,
     planned = {f"{m.before} → {m.after}": m for m in mutants(project, ROOM.sources)}
     tree = copy_tree(project, tmp_path / "copy")
     harmless = planned["n > 99 → (n >= 99)"]
-    outcomes = judge([tree], [planned[first], harmless], trace(project, tree, ROOM), lambda _: None)
+    outcomes = judge([tree], [planned[first], harmless], trace([tree], ROOM), lambda _: None)
     assert [o.killed for o in outcomes if o.mutant is harmless] == [False]
 
 
@@ -170,7 +173,73 @@ def test_nothing_is_judged_on_tests_that_fail_already(project: Path, tmp_path: P
     with (project / "test_sized.py").open("a") as tests:
         tests.write("\ndef test_broken():\n    assert size(9) == 'large'\n")
     with pytest.raises(BaselineFailed, match="test_broken"):
-        trace(project, copy_tree(project, tmp_path / "copy"), ROOM)
+        trace([copy_tree(project, tmp_path / "copy")], ROOM)
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Path:
+    """A repository of one function and three test files, each of which tells ``ran`` beside it that it ran; the last
+    takes a builder from the one before."""
+    root = tmp_path / "growing"
+    (root / "crds").mkdir(parents=True)
+    (root / "tests").mkdir()
+    (root / "crds" / "tripled.py").write_text("def tripled(n: int) -> int:\n    return n * 3\n\n\nONE = tripled(1)\n")
+    for name, first in (("a", ""), ("b", "def two(): return 2\n"), ("c", "from test_b import two\n")):
+        (root / "tests" / f"test_{name}.py").write_text(
+            f"import os\nfrom tripled import tripled\n{first}"
+            f"def test_{name}():\n    assert tripled(2) == 6\n"
+            f"    with open(os.environ['RAN'], 'a') as ran: ran.write('{name}')\n"
+        )
+    (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['tests']\n")
+    (root / "README.md").write_text("words\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
+
+
+def test_what_was_traced_is_traced_anew_when_it_has_changed(
+    growing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, room, ran = tmp_path / "kept", Room("crds/tripled.py", ("tests",)), tmp_path / "ran"
+    kept.mkdir()
+    monkeypatch.setenv("RAN", str(ran))
+    copies = iter(range(100))
+
+    def traced(trees: int = 1) -> tuple[str, dict[int, list[str]], list[str]]:
+        ran.write_text("")
+        made = trace([copy_tree(growing, tmp_path / f"copy-{next(copies)}") for _ in range(trees)], room, kept)
+        lines = {line: sorted(who) for line, who in made.lines["crds/tripled.py"].items()}
+        return "".join(sorted(ran.read_text())), lines, sorted(made.seconds)
+
+    first = traced(trees=2)
+    assert first[0] == "abc"
+    assert first[1][2] == ["", "tests/test_a.py::test_a", "tests/test_b.py::test_b", "tests/test_c.py::test_c"]
+    assert traced() == ("", *first[1:])
+    for changed, again in (
+        ("tests/test_a.py", "a"),
+        ("tests/test_b.py", "bc"),
+        ("crds/tripled.py", "abc"),
+        ("pyproject.toml", "abc"),
+        ("README.md", ""),
+    ):
+        with (growing / changed).open("a") as file:
+            file.write("# more\n")
+        assert traced() == (again, *first[1:]), changed
+    (growing / "tests" / "conftest.py").write_text("# fixtures to come\n")
+    assert traced()[0] == "abc"
+
+
+def test_traces_are_remembered_within_bounds(growing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, tree = tmp_path / "kept", copy_tree(growing, tmp_path / "copy")
+    kept.mkdir()
+    monkeypatch.setenv("RAN", str(tmp_path / "ran"))
+    monkeypatch.setattr(traces, "KEPT", 2)
+    for name in ("a", "b"):
+        trace([tree], Room("crds/tripled.py", (f"tests/test_{name}.py",)), kept)
+    used = set(kept.iterdir())
+    (kept / "old.json.gz").write_bytes(b"")
+    os.utime(kept / "old.json.gz", (0, 0))
+    trace([tree], Room("crds/tripled.py", ("tests/test_b.py",)), kept)
+    assert set(kept.iterdir()) == used
 
 
 def test_every_room_has_sources_and_tests() -> None:
@@ -180,9 +249,13 @@ def test_every_room_has_sources_and_tests() -> None:
             assert (ROOT / tests).exists(), tests
     assert chosen("privacy/finder.py", ROOT).files(ROOT) == ["serving_image/governed_serving/privacy/finder.py"]
     server = "serving_image/governed_serving/server"
-    of_access = [f"{server}/{name}.py" for name in ("admission", "quota", "window_storage")]
-    assert chosen("access", ROOT).files(ROOT) == of_access, "a part of a folder"
-    assert chosen("access/quota.py", ROOT).files(ROOT) == [f"{server}/quota.py"]
+    of_admission = [f"{server}/{name}.py" for name in ("admission", "quota", "window_storage")]
+    assert chosen("admission", ROOT).files(ROOT) == of_admission, "a part of a folder"
+    assert chosen("admission/quota.py", ROOT).files(ROOT) == [f"{server}/quota.py"]
+    for part, asked in (("archive/ledger/note.py", "test_note.py"), ("archive/verify", "test_verification.py")):
+        narrow, wide = (chosen(part, ROOT, all_tests=every).test_files(ROOT) for every in (False, True))
+        assert f"tests/unit/archive/{asked}" in narrow
+        assert set(narrow) < set(wide) == set(ROOMS["archive"].test_files(ROOT))
     for wrong in ("kitchen", "privacy/none.py"):
         with pytest.raises(ValueError, match="expected a"):
             chosen(wrong, ROOT)

@@ -111,7 +111,7 @@ def operator_of_the_bed(bed: ApiServerBed) -> AnsweringOperator:
 
 
 def install_crds(cluster: Cluster) -> None:
-    for name in ("governedmodels", "governancereports"):
+    for name in ("governedmodels", "governancereports", "modelconsumers"):
         cluster.kubectl("apply", "-f", str(CRDS / f"{name}.yaml"))
         cluster.kubectl(
             "wait", "--for=condition=Established", f"crd/{name}.governedmodels.io", "--timeout=90s", timeout=100

@@ -11,7 +11,7 @@ from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from governed_api.validation import validate
 from governed_operator.local.rendering import render
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from support.cluster_access import Cluster
 
 QUANTITIES = st.sampled_from(["100m", "0.5", "1", "1000m", "2"])
@@ -60,5 +60,5 @@ def test_whatever_is_rendered_is_accepted(namespace: Cluster, spec: dict[str, An
     manifest["metadata"]["namespace"] = namespace.namespace
     assert validate(manifest) == []
     resolved = ResolvedModel.of(GovernedModel.model_validate(manifest))
-    text = render(resolved, DIGEST, Settings(), Capabilities())
+    text = render(resolved, DIGEST, OperatorSettings(), Capabilities())
     namespace.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)

@@ -44,6 +44,8 @@ ROOMS = (
     ("ledger", "checkpoint, edge, keys of it"),
 )
 OUTCOMES = ("served right", "mended", "quarantined", "one thing refused", "start refused", "verify names it", "SILENT")
+UNSHIPPED, VERDICTS = 60, 1
+"""Predictions that are served after the last shipping, and verdicts over them."""
 EXPECTED = (ArchiveError, CryptoError, JournalError, OSError)
 
 
@@ -129,7 +131,7 @@ def _serve_and_ship(work: WorkFolder, archive: Archive, life: Life) -> None:
     for name in (f"server-{POD}", f"auditor-{POD}"):
         with Journal(work.spool, name, cipher) as journal:
             life.said += [journal.damage] if journal.damage else []
-            journal.append_blocking(EventRecord("label", f"after-{name}", MODEL, "r1", time.time(), b"{}", {}))
+            journal.append_blocking(EventRecord("label", f"after-{name}", MODEL, "r1", work.now, b"{}", {}))
     shipper = Shipper(work.spool, DirectClient(archive), cipher, "default")  # type: ignore[arg-type]
     while shipper.step():
         continue
@@ -152,7 +154,7 @@ def _compare(archive: Archive, truth: Truth, life: Life) -> None:
             life.wrong.append(f"entry {index} isn't found by its id")
     behind = [json.loads(leaf) for leaf in leaves[len(truth.leaves) :]]
     told = sum(e["summary"]["frames"] for e in behind if e["type"] == "unreadable")
-    kept = sum(e["type"] in ("prediction", "verdict", "label") for e in behind)
+    kept = records_in(behind)
     if kept + told != truth.unshipped + 2:
         life.wrong.append(f"{truth.unshipped + 2} records were acknowledged, {kept} are kept and {told} told")
     for (kind, name), data in names_of(archive, life).items():
@@ -191,10 +193,11 @@ def places(root: Path, count: int, rng: random.Random) -> list[tuple[str, int]]:
     return found[:count]
 
 
-def the_truth(root: Path, aside: Path) -> Truth:
-    """Of an undamaged copy: what is in the ledger now, and how many records aren't shipped yet."""
-    shutil.copytree(root, aside)
-    work = WorkFolder(aside)
+def the_truth(made: WorkFolder, aside: Path, unshipped: int) -> Truth:
+    """Of an undamaged copy: what is in the ledger now, and how many records aren't shipped yet, all of which must come
+    to be kept: ``unshipped`` predictions, and a verdict over them."""
+    shutil.copytree(made.root, aside)
+    work = WorkFolder.again(aside, made.now)
     archive = work.opened()
     leaves = archive.ledger.entries(0, archive.ledger.size)
     truth = Truth(leaves, blobs_of(archive, leaves), names_of(archive), 0)
@@ -202,9 +205,16 @@ def the_truth(root: Path, aside: Path) -> Truth:
     life = live(work, None)
     assert life == Life(), life
     archive = work.opened()
-    truth.unshipped = archive.ledger.size - len(leaves) - 2
+    behind = [json.loads(leaf) for leaf in archive.ledger.entries(len(leaves), archive.ledger.size)]
     archive.close()
+    truth.unshipped = records_in(behind) - 2
+    assert truth.unshipped == unshipped + VERDICTS, f"{unshipped} served and not shipped: {behind[-1]}"
     return truth
+
+
+def records_in(entries: list[Any]) -> int:
+    """What callers were told is kept; a dead letter is none of it."""
+    return sum(entry["type"] in ("prediction", "verdict", "label") for entry in entries)
 
 
 def verified(work: WorkFolder) -> str:
@@ -220,16 +230,16 @@ def run(count: int, seed: int, *, verbose: bool) -> int:
     silent: list[str] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        pristine = Path(folder, "pristine")
-        made(pristine, rounds=3, requests=100).serve_more(60)
-        truth = the_truth(pristine, Path(folder, "truth"))
-        for number, (name, at) in enumerate(places(pristine, count, rng)):
+        pristine = made(Path(folder, "pristine"), rounds=3, requests=100)
+        pristine.serve_more(UNSHIPPED)
+        truth = the_truth(pristine, Path(folder, "truth"), UNSHIPPED)
+        for number, (name, at) in enumerate(places(pristine.root, count, rng)):
             root = Path(folder, "case")
-            shutil.copytree(pristine, root)
+            shutil.copytree(pristine.root, root)
             data = bytearray((root / name).read_bytes())
             data[at] ^= rng.randrange(1, 256)
             (root / name).write_bytes(data)
-            work = WorkFolder(root)
+            work = WorkFolder.again(root, pristine.now)
             named = verified(work)
             life = live(work, truth)
             found = outcome(life, named)

@@ -20,6 +20,7 @@ from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.archive.verify.opening import beside_workdir
 from governed_serving.crypto import load_kek
+from governed_serving.journal import cursor_text, written_twice
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from support.work_folder import POD, WorkFolder, made
@@ -207,7 +208,7 @@ def roll_back_all(f: Folder) -> str:
 
 def edit_json(f: Folder) -> str:
     name = f.one(".json", f"shipped-server-{POD}", f"shipped-auditor-{POD}")
-    document = json.loads(f.pristine[name])
+    document = json.loads(cursor_text(f.pristine[name])[0] if "cursors" in name else f.pristine[name])
     places = list(_leaves(document))
     holder, key, way = f.rng.choice(places)
     value = holder[key]
@@ -225,7 +226,7 @@ def edit_json(f: Folder) -> str:
         if name.startswith("reports/")
         else json.dumps(document, separators=(",", ":"))
     )
-    f.write(name, text.encode())
+    f.write(name, written_twice(text.encode()) if "cursors" in name else text.encode())
     return f"{name} {way}"
 
 
@@ -342,8 +343,15 @@ def main() -> int:
     parser.add_argument(
         "--smoke", action="store_true", help="seconds, to see that it runs and that nothing goes unsaid"
     )
+    parser.add_argument(
+        "--verifier", choices=("governed", "go"), default="governed", help="go: bundles, which is all that it can see"
+    )
     given = parser.parse_args()
     count = 120 if given.smoke else given.count
+    if given.verifier == "go":
+        import bundles  # the bench beside this one, whose program is built when it is asked for
+
+        return bundles.run(count, given.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         older = Path(scratch, "older")

@@ -16,7 +16,7 @@ from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.key_material import draw
 from governed_operator.kube.cluster import MERGE, ApiError, Cluster, WatchTimes
 from governed_operator.kube.kinds import BY_NAME, MODEL, Kind
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -46,7 +46,7 @@ def objects_of(key: Key) -> list[Object]:
 
 def shared_objects(namespace: str) -> list[Object]:
     """The archive of a namespace."""
-    return [_filled(o) for o in archive_objects(namespace, Settings())]
+    return [_filled(o) for o in archive_objects(namespace, OperatorSettings())]
 
 
 def _filled(manifest: Object) -> Object:

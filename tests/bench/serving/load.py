@@ -42,11 +42,12 @@ class Client(asyncio.Protocol):
             self.tally[1] += 1
 
 
-async def run(port: int, path: str, body: bytes, connections: int, seconds: float) -> list[int]:
-    """[answers with 200, anything else] within ``seconds``."""
+async def run(port: int, path: str, body: bytes, connections: int, seconds: float, header: str = "") -> list[int]:
+    """[answers with 200, anything else] within ``seconds``; ``header``: one more field."""
+    more = header.encode() + b"\r\n" if header else b""
     request = (
-        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-        % (path.encode(), len(body), body)
+        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
+        % (path.encode(), more, len(body), body)
     )
     tally = [0, 0]
     loop = asyncio.get_running_loop()
@@ -58,8 +59,8 @@ async def run(port: int, path: str, body: bytes, connections: int, seconds: floa
 
 
 if __name__ == "__main__":
-    port, path, file, connections, seconds = sys.argv[1:]
+    port, path, file, connections, seconds, *header = sys.argv[1:]
     with open(file, "rb") as handle:
         content = handle.read()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(run(int(port), path, content, int(connections), float(seconds)))))
+        print(json.dumps(runner.run(run(int(port), path, content, int(connections), float(seconds), *header))))

@@ -2,6 +2,7 @@
 changed, gone when they are deleted; and a model whose archive has them there."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -204,6 +205,14 @@ def emptied(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def reported(path: Path) -> int:
+    """Entries under the checkpoint that the archive told its report."""
+    if not path.exists():
+        return 0
+    section = json.loads(path.read_bytes())["status"].get("archive", {})
+    return Checkpoint.unverified(section["checkpoint"]).size if "checkpoint" in section else 0
+
+
 def test_an_archive_whose_volume_is_lost_starts_from_the_bucket(
     site: Site, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +224,7 @@ def test_an_archive_whose_volume_is_lost_starts_from_the_bucket(
     with ArchiveClient(site.archive_url, site.token, "loans") as client:
         client.append("server-0", batch(0, 300, model="loans").entries, 0)
         signed = client.checkpoint()
-    eventually(lambda: str(Checkpoint.unverified(signed).size) in (tmp_path / "report.json").read_text(), within=60)
+    eventually(lambda: reported(tmp_path / "report.json") >= Checkpoint.unverified(signed).size, within=60)
     older = {name: path.read_bytes() for name, path in storage.files().items() if "/_ledger/" in name}
     assert site.stop("archive", signal.SIGKILL) != 0
     emptied(folder)
@@ -224,7 +233,7 @@ def test_an_archive_whose_volume_is_lost_starts_from_the_bucket(
         assert len(client.entries(0, 300)) == 300
         assert client.append("server-0", batch(300, 300, model="loans").entries, 300) >= 300
         size = Checkpoint.unverified(client.checkpoint()).size
-    eventually(lambda: str(size) in (tmp_path / "report.json").read_text(), within=60)
+    eventually(lambda: reported(tmp_path / "report.json") >= size, within=60)
     assert site.stop("archive") == 0
     whole = verified(tmp_path / "site", GOVERNED_OBJECTS_KEYS=str(storage.keys))
     assert whole.returncode == 0, whole.stdout + whole.stderr

@@ -1,12 +1,10 @@
 """A verifier in another language, made of other people's code, agrees on what is whole and what was tampered with."""
 
-import io
 import json
 import random
 import shutil
 import subprocess
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -21,6 +19,7 @@ from governed_serving.archive.verify.bundle import export
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import load_kek
 from support.programs import program
+from support.tampered_bundles import members, only_another_keys_line, rebuilt, tampered
 from support.waiting import eventually
 from support.witness import Witness, serving
 from support.work_folder import MODEL, WorkFolder, made
@@ -88,40 +87,6 @@ def test_both_refuse_an_older_bundle(work: WorkFolder, bundle: Path, tmp_path: P
     assert not first(bundle, "--checkpoint", str(tmp_path / "kept"))
 
 
-def members(path: Path) -> dict[str, bytes]:
-    with tarfile.open(path) as tar:
-        return {name: file.read() for name in tar.getnames() if (file := tar.extractfile(name))}
-
-
-def rebuilt(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def tampered(rng: random.Random, files: dict[str, bytes]) -> str:
-    """Change one member; its name."""
-    name = rng.choice(sorted(files))
-    data = bytearray(files[name])
-    kind = rng.choice(("flip", "flip", "flip", "cut", "delete", "line"))
-    if kind == "delete":
-        del files[name]
-        return name
-    if kind == "flip":
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    elif kind == "cut":
-        del data[rng.randrange(len(data)) :]
-    else:
-        lines = bytes(data).splitlines(keepends=True)
-        rng.shuffle(lines)
-        data = bytearray(b"".join(lines[: rng.choice((len(lines), max(len(lines) - 1, 1)))]))
-    files[name] = bytes(data)
-    return name
-
-
 @pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
 def test_both_agree_on_tampered_bundles(
     work: WorkFolder, older: list[str], bundle: Path, tmp_path: Path, part: bool
@@ -145,11 +110,29 @@ def test_both_agree_on_tampered_bundles(
     assert not wrong, "\n".join(wrong)
 
 
-def only_another_keys_line(pristine: dict[str, bytes], files: dict[str, bytes]) -> bool:
-    """An older key's signature line, which a verifier with the newest one passes over (C2SP signed-note)."""
-    differing = {n for n in pristine.keys() | files.keys() if pristine.get(n) != files.get(n)}
-    before, after = (f["checkpoint"].splitlines() for f in (pristine, files))
-    return differing == {"checkpoint"} and before[:5] == after[:5]
+def _upper(data: bytes) -> bytes:
+    """The first hash of a proof, in capitals."""
+    place = data.index(b'"hashes":["') + len(b'"hashes":["')
+    return data[:place] + data[place : place + 64].upper() + data[place + 64 :]
+
+
+@pytest.mark.parametrize(
+    ("member", "otherwise"),
+    [
+        ("proofs.json", _upper),
+        ("vkey", lambda data: data.removesuffix(b"\n") + b"\x0b"),
+        ("vkey", lambda data: data.replace(b"+", b"+\n", 1)),
+    ],
+    ids=["hash", "key", "key in lines"],
+)
+def test_both_refuse_what_means_the_same_and_was_changed(
+    work: WorkFolder, bundle: Path, tmp_path: Path, member: str, otherwise: Callable[[bytes], bytes]
+) -> None:
+    export(DirectorySource(work.archive, load_kek(work.kek_file)), bundle, model=MODEL)
+    files = members(bundle)
+    assert (first(bundle), second(bundle)[0]) == (True, True)
+    path = rebuilt(tmp_path / "t.tar", {**files, member: otherwise(files[member])})
+    assert (first(path), second(path)[0]) == (False, False)
 
 
 @pytest.fixture

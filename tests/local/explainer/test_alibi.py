@@ -211,14 +211,14 @@ def test_sixty_features_are_bounded_by_what_was_allowed(worker):
         return predict(asked)
 
     with pytest.raises(BudgetExhausted):
-        ask(worker, rows, slowly, model, method="anchors", budget_ms=1500)
+        ask(worker, rows, slowly, model, method="anchors", budget_milliseconds=1500)
     assert ended in ([], ["budget"])  # it gave up when it asked again, or was cut
 
 
 def test_a_budget_that_is_over_when_the_engine_is_asked_costs_no_process(worker):
     ended.clear()
     with pytest.raises(BudgetExhausted, match="budget ended"):
-        ask(worker, models.table(2, 9), method="shap", budget_ms=1e-6)
+        ask(worker, models.table(2, 9), method="shap", budget_milliseconds=1e-6)
     assert ask(worker, models.table(2, 9), method="shap")
     assert ended == []
 

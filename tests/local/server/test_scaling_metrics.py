@@ -10,7 +10,7 @@ from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired.autoscaling import horizontal_pod_autoscaler, scaled_object
 from governed_operator.desired.manifest import Subject
-from governed_operator.settings import Capabilities, Settings
+from governed_operator.settings import Capabilities, OperatorSettings
 from local.server.test_process import DIGEST, Server, start  # noqa: F401  # the fixture
 from unit.server.tabular_model import v2_body
 
@@ -26,7 +26,9 @@ def subject(metric: str, *, keda: bool) -> Subject:
         "spec": {"predictor": predictor},
     }  # fmt: skip
     model = ResolvedModel.of(GovernedModel.model_validate(document))
-    return Subject(model, settings=Settings(prometheus="http://prometheus:9090"), capabilities=Capabilities(keda=keda))
+    return Subject(
+        model, settings=OperatorSettings(prometheus="http://prometheus:9090"), capabilities=Capabilities(keda=keda)
+    )
 
 
 def samples(text: str) -> list[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from governed_api import routes
 from governed_api.names import ARCHIVE
 from governed_operator.desired.archive import archive_service
-from governed_operator.settings import Settings
+from governed_operator.settings import OperatorSettings
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "governed-models"
@@ -46,7 +46,9 @@ def test_the_ingress_publishes_the_read_routes_of_a_tiled_log_and_no_other() -> 
     assert paths == [(routes.CHECKPOINT, "Exact"), (routes.TILES, "Prefix")]
     backends = re.findall(r"service: \{name: ([\w-]+), port: \{name: (\w+)\}\}", template)
     assert backends == [(ARCHIVE, "ledger")] * 2
-    served = {port["name"] for port in archive_service("team-a", Settings(ledger_readers="ingress"))["spec"]["ports"]}
+    served = {
+        port["name"] for port in archive_service("team-a", OperatorSettings(ledger_readers="ingress"))["spec"]["ports"]
+    }
     assert "ledger" in served
 
 

@@ -16,6 +16,7 @@ CALLED_FROM_OUTSIDE = {
     "operator/governed_operator/local/rendering.py::_Dumper.ignore_aliases": "yaml.Dumper",
     "operator/governed_operator/loop/kopf_storage.py::NoProgress.purge": "kopf.ProgressStorage",
     "serving_image/governed_serving/explainer/engines/alibi_worker.py::_Masking.set_text": "alibi.AnchorText",
+    "serving_image/governed_serving/explainer/engines/captum_worker.py::Network.forward": "torch.nn.Module",
     "serving_image/governed_serving/hosting/host.py::_Server.capture_signals": "uvicorn.Server",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.connection_lost": "asyncio.Protocol",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_header": "httptools",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from governed_api import conditions
+from governed_api import conditions, route_roles
+from governed_api.callers import CallerRole
 from governed_api.reasons import KubernetesReason, Reason
 
 ROOT = Path(__file__).parents[3]
@@ -21,6 +22,8 @@ BELOW = {
     "api": "crds/governed_api",
     "operator": "operator/governed_operator",
     "serving": "serving_image/governed_serving",
+    "crds": "crds",
+    "tests": "tests",
 }
 WIDTH = 120
 ONE_COMMAND = "    python3 -m venv .venv && "
@@ -64,7 +67,7 @@ def unfound(row: list[str]) -> list[str]:
     folder = ROOT / BELOW[area] / room.strip("`")
     if not folder.is_dir():
         return [f"{folder} is no folder"]
-    pointers = [(folder, *pointer) for pointer in re.findall(r"`([\w/]+\.py)`: `(\w+)`", row[2])]
+    pointers = [(folder, *pointer) for pointer in re.findall(r"`([\w/]+\.\w+)`: `(\w+)`", row[2])]
     assert pointers, row
     pointers += [(ROOT / BELOW[a], f, n) for a, f, n in re.findall(r"(\w+) `([\w/]+\.py)`: `?(\w*)`?", row[3])]
     missing = []
@@ -80,6 +83,37 @@ def unfound(row: list[str]) -> list[str]:
 @pytest.mark.parametrize("row", changes(CONTRIBUTING), ids=lambda row: row[0].replace(" ", "-"))
 def test_each_planned_change_leads_to_a_room_that_is_there(row: list[str]) -> None:
     assert unfound(row) == []
+
+
+def unset(sources: str) -> list[str]:
+    """Conditions that nothing in ``sources`` names by their constant."""
+    names = {value: name for name, value in vars(conditions).items() if name.isupper() and isinstance(value, str)}
+    return [kind for kind in conditions.TYPES if not re.search(rf"\b{names.get(kind, kind)}\b", sources)]
+
+
+def test_every_condition_is_set_somewhere() -> None:
+    assert unset("".join(path.read_text() for path in (ROOT / BELOW["operator"]).rglob("*.py"))) == []
+
+
+def test_a_planted_condition_that_nothing_sets_is_noticed() -> None:
+    assert unset("READY DEGRADED STALLED")[:2] == [conditions.PREDICTOR_READY, conditions.EXPLAINER_READY]
+
+
+def unopened(role: str) -> list[str]:
+    """What a role of callers lacks: a route that it opens, a row of README's table."""
+    tables = (route_roles.SERVER_ROLES, route_roles.EXPLAINER_ROLES, route_roles.AUDITOR_ROLES, route_roles.RPC_ROLES)
+    opened = any(needed == role for table in tables for needed in table.values())
+    told = re.search(rf"^\| [^|]*`{role}`[^|]* \| \S", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return [*([] if opened else ["a route"]), *([] if told else ["a row in README.md"])]
+
+
+@pytest.mark.parametrize("role", CallerRole)
+def test_every_role_opens_a_route_and_is_written_about(role: CallerRole) -> None:
+    assert unopened(role) == []
+
+
+def test_a_planted_role_is_noticed() -> None:
+    assert unopened("planned") == ["a route", "a row in README.md"]
 
 
 def test_ten_changes_are_planned() -> None:

@@ -22,6 +22,7 @@ BY_HAND = {
     "GOVERNED_DRAIN_SECONDS": "for an endpoint that learns late of a leaving pod",
     "GOVERNED_MAX_BODY_BYTES": "the limit of a body",
     "GOVERNED_ALIBI_PYTHON": "an environment with alibi on the machine of whoever runs a model; the image has its own",
+    "GOVERNED_CAPTUM_PYTHON": "an environment with captum, likewise",
 }
 """Read with a default and set by no template, with the reason."""
 

@@ -13,17 +13,20 @@ ROOT = Path(__file__).parents[3]
 LOCKS = {
     "operator/locks/operator.txt": ["operator"],
     "serving_image/locks/alibi.txt": ["alibi"],
-    "serving_image/locks/serving.txt": ["objects", "serving"],
-    "serving_image/locks/train-cpu.txt": ["train"],
-    "serving_image/locks/train-cuda.txt": ["train"],
+    "serving_image/locks/captum.txt": ["captum"],
+    "serving_image/locks/serving.txt": ["names", "objects", "serving"],
+    "serving_image/locks/train-cpu.txt": ["names", "train"],
+    "serving_image/locks/train-cuda.txt": ["names", "train"],
 }
+ALONE = {"captum"}  # of an environment that holds nothing of ours
 CLI_ONLY = {"common-expression-language", "typer", "rich", "httpx", "pyyaml"}  # of `governed`, which no image runs
 
 
 def asked(extras: list[str]) -> list[Requirement]:
     """Direct requirements, extras of our own followed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found = [Requirement(line) for line in project["dependencies"] if Requirement(line).name not in CLI_ONLY]
+    ours = [] if ALONE & {*extras} else project["dependencies"]
+    found = [Requirement(line) for line in ours if Requirement(line).name not in CLI_ONLY]
     for extra in extras:
         for line in project["optional-dependencies"][extra]:
             one = Requirement(line)

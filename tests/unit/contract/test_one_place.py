@@ -17,6 +17,7 @@ from governed_api.model import GovernedModelSpec
 from governed_api.names import MAX_MODEL_NAME
 from governed_api.runtime import OPERATOR_PORT, PORTS, VARIABLES, in_words
 from governed_api.storage import SCHEMES, claim_of, file_of
+from governed_operator.desired.pod import source_volume
 from governed_serving.sources import fetching
 
 API, OPERATOR, SERVING = (Path(str(p.__file__)).parent for p in (governed_api, governed_operator, governed_serving))
@@ -35,6 +36,12 @@ def formatted_tails(path: Path) -> set[str]:
 
 def test_every_scheme_of_a_network_has_a_source_that_fetches_it() -> None:
     assert set(fetching._KINDS) == {scheme.name for scheme in SCHEMES if scheme.remote}
+
+
+def test_every_scheme_of_a_volume_is_mounted_by_the_pod_that_reads_it() -> None:
+    of_volumes = [scheme for scheme in SCHEMES if not scheme.remote and scheme.name != "file"]
+    mounted = [scheme.name for scheme in of_volumes if "emptyDir" not in source_volume(f"{scheme.prefix}claim/a.csv")]
+    assert mounted == [scheme.name for scheme in of_volumes] != []
 
 
 def test_no_derived_name_is_put_together_by_hand() -> None:

@@ -49,13 +49,22 @@ SHOWN_KINDS = {
     "admissions": {"Job"},
     "credit": {"Job"},
     "reviews": {"Job"},
+    "thresholds": {"Job"},
     "autoscaling": {"HorizontalPodAutoscaler", "PodDisruptionBudget"},
     "quota": {"ResourceQuota"},
 }
 """Kinds of objects by which a sample shows its capability."""
 
 SHOWN_TEXT = {
+    "consumers": [
+        "name: tickets-callers",
+        '"name":"mobile-app"',
+        '"roles":["audit","label"]',
+        '"claim":{"name":"groups","value":"support"}',
+        "name: GOVERNED_CALLERS",
+    ],
     "masking": ['"action":"Tokenize"', "llama.cpp:server"],
+    "names": ['"names":{"budget":"2s"', '"allow":["鲁迅"]'],
     "retention": ["name: model-kek", '"payloads":"90d"', '"rotation":"30d"'],
     "explanations": ["name: explainer", '"sampling":0.05', "https://cases.example/explanations"],
     "canary": ['"action":"Rollback"', "name: auditor"],

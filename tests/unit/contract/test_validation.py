@@ -7,15 +7,15 @@ import pytest
 
 from governed_api import GovernedModel, ResolvedModel
 from governed_api.governance import AT_MOST_ONE, RATIOS, SCORED, SIZES, MetricBounds, ScoreRange
-from governed_api.validation import defaulted, model_schema, validate
+from governed_api.validation import defaulted, schema_of, validate
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from support.model_manifests import INVALID, Invalid, generative, valid
 
 
 def metric_names() -> list[str]:
-    names: list[str] = model_schema()["properties"]["spec"]["properties"]["governance"]["properties"]["bias"][
-        "properties"
-    ]["metrics"]["items"]["properties"]["name"]["enum"]
+    names: list[str] = schema_of("GovernedModel")["properties"]["spec"]["properties"]["governance"]["properties"][
+        "bias"
+    ]["properties"]["metrics"]["items"]["properties"]["name"]["enum"]
     return names
 
 
@@ -84,6 +84,52 @@ def test_only_what_is_fetched_has_storage() -> None:
     good = {"region": "eu-1", "endpoint": "http://minio.team.svc:9000", "caSecretRef": {"name": "ca"}}
     assert fetching("s3://bucket/m", **good, secretRef={"name": "s"}, files=[{"path": "*.onnx"}]) == []
     assert any("storage goes with a storageUri that is fetched" in line for line in fetching("file:m", **good))
+
+
+def with_weights(uri: str, **more: Any) -> list[str]:
+    """What is wrong with a runtime whose weights lie at ``uri``."""
+    runtime = {"image": "llama:1", "protocol": "openai", **more.pop("runtime", {})}
+    model = {"modelFormat": {"name": "runtime"}, "runtime": runtime, "storageUri": uri, "digest": f"sha256:{'0' * 64}"}
+    manifest = valid()
+    manifest["spec"] = {"predictor": {"model": model | more.pop("model", {})}, **more}
+    return validate(manifest)
+
+
+def test_a_runtimes_weights_lie_on_a_volume() -> None:
+    env = [{"name": "A.b-C", "value": ""}, {"name": "_", "value": "x" * 4096}]
+    assert with_weights("pvc://models/chat/v3", runtime={"env": env, "sharedMemory": "16Gi"}) == []
+    assert with_weights("file:m.gguf", explainer={"type": "shap"}) == []
+    assert with_weights("file:m.onnx", explainer={"type": "shap"}) == [], "its own words are its background"
+
+
+@pytest.mark.parametrize(
+    ("uri", "more", "message"),
+    [
+        ("s3://bucket/m", {}, "put them on a PersistentVolumeClaim of the namespace and name pvc://CLAIM/PATH"),
+        ("hf://o/n@main", {}, "a runtime reads its weights from a volume"),
+        ("pvc://c/m", {"model": {"digest": "md5:1"}}, "should match"),
+        ("pvc://c/m", {"model": {"inputs": [{"name": "a"}]}}, "runtimes describe themselves"),
+        ("pvc://c/m", {"model": {"volumeSize": "2Gi"}}, "a runtime brings its own volume"),
+        ("pvc://c/m", {"runtime": {"env": [{"name": "a"}, {"name": "a"}]}}, "Duplicate value"),
+        ("pvc://c/m", {"runtime": {"env": [{"name": "a=b"}]}}, "should match"),
+        ("pvc://c/m", {"runtime": {"env": [{"name": "a", "valueFrom": {}}]}}, "unknown field"),
+        ("pvc://c/m", {"runtime": {"sharedMemory": "1GB"}}, "should match"),
+        ("pvc://c/m", {"runtime": {"sharedMemory": "0Gi"}}, "should match"),
+        (
+            "pvc://c/m",
+            {"runtime": {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}},
+            "a request must not exceed its limit",
+        ),
+        (
+            "pvc://c/m",
+            {"explainer": {"background": {"uri": "pvc://c/rows.csv", "digest": f"sha256:{'0' * 64}"}}},
+            "explainer.background goes with predictor.model.storageUri",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_runtimes_weights(uri: str, more: dict[str, Any], message: str) -> None:
+    found = with_weights(uri, **more)
+    assert any(message in line for line in found), found
 
 
 @pytest.mark.parametrize("kind", ["shap", "lime"])
@@ -170,13 +216,13 @@ def test_what_is_no_mapping_is_refused(document: object) -> None:
 
 def test_another_kind_is_refused() -> None:
     assert (
-        "expected governedmodels.io/v1alpha1 GovernedModel, found v1 Pod"
+        "expected governedmodels.io/v1alpha1 GovernedModel or ModelConsumer, found v1 Pod"
         in validate({"apiVersion": "v1", "kind": "Pod"})[0]
     )
 
 
 def test_key_reference_is_immutable() -> None:
-    old = defaulted(valid(), model_schema())
+    old = defaulted(valid(), schema_of("GovernedModel"))
     new = copy.deepcopy(old)
     assert validate(new, old) == []
     new["spec"]["governance"]["encryption"]["keyRef"] = {"secretName": "other"}
@@ -186,7 +232,7 @@ def test_key_reference_is_immutable() -> None:
 def test_defaults_of_crd_and_types_agree() -> None:
     """What the API server fills in is what pydantic fills in: one source."""
     manifest: dict[str, Any] = valid()
-    by_crd = defaulted(manifest, model_schema())["spec"]
+    by_crd = defaulted(manifest, schema_of("GovernedModel"))["spec"]
     by_types = GovernedModel.model_validate(manifest).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert _with_empty(by_crd, by_types) == by_types
 

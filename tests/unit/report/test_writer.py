@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from governed_api.report import PodVerdict
+from governed_api.verdict import BiasVerdict
 from governed_serving.report import ReportWriter
 from governed_serving.report.writer import Clocks, merge_patch, of_pod
 
@@ -126,6 +128,52 @@ def test_the_cluster_gets_a_merge_patch_of_the_status(tmp_path: Path) -> None:
     assert request.headers["content-type"] == "application/merge-patch+json"
     assert request.headers["authorization"] == "Bearer secret"
     assert json.loads(request.content) == {"status": {"archive": {"observedAt": "2026-01-01T00:00:00.000Z", "size": 3}}}
+
+
+STALE = {
+    "verdict": "Fail",
+    "ledgerIndex": 7,
+    "slices": {"found": [1]},
+    "missing": {"age": 3},
+    "attributes": {"age": {}},
+}
+"""What an earlier revision's auditor left."""
+
+
+def test_all_of_a_part_is_told_in_the_file_whoever_wrote_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "credit.json"
+    path.write_text(json.dumps({"status": {"auditor": STALE, "trainer": {"metrics": {"auc": 1, "old": 2}}}}))
+    writer = ReportWriter(f"file://{path}", clocks=Clocks(now=lambda: NOW))
+    writer.update("auditor", PodVerdict(verdict="Unknown", samples=0))
+    writer.update("trainer", {"metrics": {"auc": 0.5}})
+    status = json.loads(path.read_bytes())["status"]
+    assert status["auditor"] == {"observedAt": "2026-01-01T00:00:00.000Z", "verdict": "Unknown", "samples": 0}
+    assert status["trainer"]["metrics"] == {"auc": 0.5}
+    writer.update("auditor", {"refused": "why"})
+    writer.update("auditor", {"samples": 3})
+    assert json.loads(path.read_bytes())["status"]["auditor"]["refused"] == "why", "named fields leave the others"
+
+
+def test_the_cluster_is_told_what_of_a_part_goes(tmp_path: Path) -> None:
+    class Answering(Server):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            answer = super().__call__(request)
+            return httpx.Response(200, json={"status": {"auditor": STALE}}) if request.method == "GET" else answer
+
+    server = Answering()
+    writer = server.writer(tmp_path)
+    verdict = BiasVerdict(verdict="Unknown", samples=0, missing={"sex": 1}, attributes={})
+    assert writer.update("auditor", verdict)
+    assert [r.method for r in server.requests] == ["GET", "PATCH"]
+    told = json.loads(server.requests[-1].content)["status"]["auditor"]
+    left = merge_patch(STALE, told)
+    assert left == {"observedAt": left["observedAt"], "verdict": "Unknown", "samples": 0, "attributes": {},
+                    "missing": {"sex": 1}}  # fmt: skip
+    assert not writer.update("auditor", verdict.changed(samples=2))
+    assert not writer.update("auditor", {"openContests": 1})
+    server.pass_time()
+    told = json.loads(server.requests[-1].content)["status"]["auditor"]
+    assert (told["samples"], told["openContests"], told["slices"]) == (2, 1, None), "named fields behind all of it"
 
 
 def test_a_changed_verdict_goes_at_once_and_the_rest_waits(tmp_path: Path) -> None:

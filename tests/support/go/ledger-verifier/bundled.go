@@ -113,6 +113,9 @@ func bundled(path, vkey string, kept []byte, rule witnessRule) (checkpoint, erro
 	}
 	if vkey == "" {
 		vkey = string(files["vkey"])
+		if err := asWritten(vkey); err != nil {
+			return checkpoint{}, err
+		}
 	}
 	now, err := opened(vkey, files["checkpoint"])
 	if err != nil {

@@ -58,6 +58,16 @@ func opened(vkey string, signed []byte) (checkpoint, error) {
 	return checkpoint{lines[0], size, root}, nil
 }
 
+// asWritten refuses a key that means the same and isn't written as keys are: it was changed.
+func asWritten(vkey string) error {
+	text := strings.TrimSuffix(vkey, "\n")
+	parts := strings.SplitN(text, "+", 3)
+	if len(parts) != 3 || parts[1] != strings.ToLower(parts[1]) || strings.ContainsAny(text, " \t\r\n\v\f") {
+		return fmt.Errorf("vkey %q isn't written as keys are", vkey)
+	}
+	return nil
+}
+
 // A tree is recomputed leaf by leaf; roots are kept at the sizes of earlier checkpoints.
 type tree struct {
 	whole *compact.Range
@@ -101,7 +111,7 @@ func decoded(hashes []string) ([][]byte, error) {
 	found := make([][]byte, 0, len(hashes))
 	for _, text := range hashes {
 		hash, err := hex.DecodeString(text)
-		if err != nil || len(hash) != sha256.Size {
+		if err != nil || len(hash) != sha256.Size || hex.EncodeToString(hash) != text {
 			return nil, fmt.Errorf("a proof holds %q, which is no hash", text)
 		}
 		found = append(found, hash)
