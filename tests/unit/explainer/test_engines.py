@@ -371,6 +371,38 @@ def test_it_gets_no_variable_of_ours(worker, monkeypatch):
     assert set(worker.about["variables"].split()) <= allowed
 
 
+def test_a_pipe_is_not_closed_under_who_waits_on_it(worker, monkeypatch):
+    """Its number would be the next file's, whose bytes the waiting thread would take."""
+    worker.start()
+    waits, go = threading.Event(), threading.Event()
+
+    def await_(self, pipe, *more, inner=Worker._await):
+        inner(self, pipe, *more)
+        waits.set()
+        assert go.wait(20)
+
+    monkeypatch.setattr(Worker, "_await", await_)
+    process, raised = worker._process, []
+
+    def asks():
+        with pytest.raises(EngineAway) as caught:
+            run(worker, task(how="hang"), lambda matrix: matrix)
+        raised.append(str(caught.value))
+
+    asking, closing = threading.Thread(target=asks), threading.Thread(target=worker.close)
+    asking.start()
+    assert waits.wait(20)
+    closing.start()
+    assert process.wait(20) == -signal.SIGKILL
+    closing.join(0.2)
+    assert (closing.is_alive(), process.stdin.closed, process.stdout.closed) == (True, False, False)
+    go.set()
+    for thread in (asking, closing):
+        thread.join(20)
+    assert (process.stdin.closed, process.stdout.closed) == (True, True)
+    assert (raised, ended) == (["the engine is closed"], [])
+
+
 def test_what_is_closed_stays_closed(worker):
     worker.start()
     worker.close()

@@ -57,6 +57,9 @@ LONGEST_GREETING = 16
 LONGEST_PAUSE = 60.0
 """Seconds before a process that keeps ending is begun again."""
 
+CLOSING = 10.0
+"""Seconds that :meth:`Worker.close` waits for who has the turn."""
+
 INHERITED = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 
@@ -193,9 +196,19 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Ends the process, whatever it does; there will be no other."""
+        """Ends the process, whatever it does; there will be no other.
+
+        Its pipes are closed in a turn of ours, or by who has the turn: the number of a pipe that is closed while
+        somebody waits on it is the next file's, whose bytes would be taken from it.
+        """
         self._closed = True
-        self._kill()
+        if (process := self._process) is not None:
+            process.kill()  # who waits for its word learns that it ended
+        if self._turn.acquire(timeout=CLOSING):
+            try:
+                self._kill()
+            finally:
+                self._turn.release()
 
     def _converse(self, task: Mapping[str, object], ask: Callable[[Asked], Floats], done: type[T], until: float) -> T:
         begun = _now()
@@ -317,8 +330,11 @@ class Worker:
             resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (self._bounds.memory, self._bounds.memory))
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
+        if self._closed:  # meanwhile, before there was a process to end
+            self._process.kill()
 
     def _kill(self) -> None:
+        """In a turn only."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -327,7 +343,7 @@ class Worker:
     def _cut(self) -> None:
         """Another process in the place of one that goes on with a task which nobody waits for."""
         self._kill()
-        self._ended("budget")
+        self._tell("budget")
         with contextlib.suppress(EngineAway):  # the next caller is told
             self._spawn()
 
@@ -336,10 +352,16 @@ class Worker:
         self._kill()
         self._failures += 1
         self._not_before = _now() + (min(2.0 ** (self._failures - 2), LONGEST_PAUSE) if self._failures > 1 else 0.0)
-        self._ended("lost")
+        self._tell("lost")
+
+    def _tell(self, how: Ended) -> None:
+        if not self._closed:
+            self._ended(how)
 
     def _lost(self, why: str) -> EngineAway:
         self._gone()
+        if self._closed:
+            return EngineAway("the engine is closed")
         return EngineAway(f"expected {' '.join(self._command)} to go on; {why} (its messages are in the log)")
 
     def _send(self, message: Mapping[str, object], until: float) -> None:
