@@ -2,10 +2,8 @@
 
 import asyncio
 import gc
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -244,31 +242,6 @@ async def test_few_messages_may_take_long_and_small_ones_wait_for_none(
     await asyncio.wait_for(asyncio.gather(*clients), 60)
     assert sorted(ended()) == [4] * receiving.LONG + [8] * (12 - receiving.LONG)
     await rpc("ServerLive")
-
-
-async def test_a_loop_that_stands_still_makes_nobody_s_message_late(rpc: Client) -> None:
-    """A model that computes on the loop, or a machine with too little time: what comes meanwhile isn't slow."""
-    message = MESSAGES["ModelInferRequest"](model_name="none", id="x" * 600_000).SerializeToString()
-
-    def call() -> list[str]:
-        with grpc.insecure_channel(f"127.0.0.1:{rpc.port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            ask = channel.unary_unary(raw_http2.INFER.decode())
-            return [_ended(ask, message) for _ in range(4)]
-
-    number = 2 * (receiving.PLACES + receiving.LONG)
-    with ThreadPoolExecutor(number) as threads:
-        clients = [threads.submit(call) for _ in range(number)]
-        while not all(client.done() for client in clients):
-            time.sleep(3 * receiving.SHORT_SECONDS)  # noqa: ASYNC251  the loop stands still
-            await asyncio.sleep(0.01)
-    codes = Counter(code for client in clients for code in client.result())
-    assert codes == {"NOT_FOUND": 4 * number}
-
-
-def _ended(ask: Any, message: bytes) -> str:
-    with pytest.raises(grpc.RpcError) as caught:
-        ask(message, timeout=60)
-    return str(caught.value.code().name)
 
 
 async def test_a_call_without_a_message_is_the_client_s_fault(rpc: Client) -> None:

@@ -22,6 +22,8 @@ PLACES = 4
 """Calls that are read at a time, beside those that take long; a small message takes a turn of the event loop."""
 SHORT_SECONDS = 0.05
 """A message that has not come by then takes long."""
+LOOKING_SECONDS = SHORT_SECONDS / 5
+"""Between looks: so much of a time in which the loop stood still counts as the messages', the rest is forgiven."""
 LONG = 4
 """Of which so many may: as many whole messages as HTTP's room has bodies. Others are refused."""
 LONGEST_SECONDS = 30.0
@@ -37,6 +39,8 @@ class Receiving:
     def __init__(self, refuse: Callable[[Message, ServerError], Awaitable[None]]) -> None:
         self._refuse = refuse
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._called = 0
+        """Of those that waited, who have places and don't read yet: they do in the next turn of the loop."""
         self._short: dict[Message, float] = {}
         """Since when each is read."""
         self._long: dict[Message, float] = {}
@@ -47,7 +51,7 @@ class Receiving:
 
     async def message(self, context: Message) -> bytes:
         """The call's message; empty where it has none. Raises what ends the call."""
-        if self._waiting or len(self._short) >= PLACES:
+        if self._waiting or self._free() <= 0:
             await self._turn()
         loop = asyncio.get_running_loop()
         self._short[context] = loop.time()
@@ -68,17 +72,20 @@ class Receiving:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it is another's now
+                self._called -= 1
                 self._admit()
             raise
+        self._called -= 1
+
+    def _free(self) -> int:
+        return PLACES - len(self._short) - self._called
 
     def _admit(self) -> None:
-        """Those that were called aren't read yet: they take their places in this turn of the loop or the next."""
-        free = PLACES - len(self._short)
-        while free > 0 and self._waiting:
+        while self._free() > 0 and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                free -= 1
+                self._called += 1
 
     def _look(self) -> None:
         """Who takes long leaves the short places; who is too much, or too late, is refused."""
@@ -106,12 +113,12 @@ class Receiving:
             self._look_later(loop)
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = loop.time() + SHORT_SECONDS
+        self._due = loop.time() + LOOKING_SECONDS
         self._looking = loop.call_at(self._due, self._look)
 
     def _forgive(self, seconds: float) -> None:
         """The loop was elsewhere for so long, and took in nothing of what came: nobody's messages are late by that."""
-        if seconds > SHORT_SECONDS / 10:
+        if seconds > 0:
             for reading in (self._short, self._long):
                 for context in reading:
                     reading[context] += seconds
