@@ -130,7 +130,8 @@ class IssuerKeys:
             self._failed(source, state, f"{type(error).__name__}: {error}")
         else:
             self._took(source, state, found)
-        state.busy = False
+        finally:  # cancelled too: who runs this anew asks again
+            state.busy = False
 
     def _failed(self, source: IssuerSource, state: _State, why: str) -> None:
         pause = min(FIRST_PAUSE * 2**state.failures, EVERY)

@@ -122,4 +122,4 @@ async def test_a_witness_that_means_harm_is_a_problem_in_words(answer: str) -> N
                 assert len(said) < 500
             else:
                 assert isinstance(found, str), "what it keeps may be any text; no cosignature is taken"
-            assert time.monotonic() - began < 10 * SECONDS
+            assert time.monotonic() - began < 30

@@ -240,13 +240,13 @@ def test_a_budget_cuts_what_goes_on(worker):
 
 def test_a_caller_without_time_isnt_kept_while_a_process_gives_up(worker):
     worker.start()
-    bounded(worker, grace=20)
+    bounded(worker, grace=60)
     begun = time.monotonic()
     with pytest.raises(BudgetExhausted):
         worker.run(task(how="deaf"), lambda matrix: matrix, Rule, left=0.1)
     with pytest.raises(BudgetExhausted):
         worker.run(task(), lambda matrix: matrix, Rule, left=0.1)
-    assert time.monotonic() - begun < 10, "neither waited for it"
+    assert time.monotonic() - begun < 40, "neither waited for it"
     worker.close()
 
 
@@ -326,13 +326,13 @@ def test_one_is_served_some_wait_and_more_are_sent_away(worker):
 
     def ask(matrix):
         held.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return matrix
 
     first = threading.Thread(target=lambda: got.append(run(worker, task(), ask)))
     second = threading.Thread(target=lambda: got.append(run(worker, task(), lambda matrix: matrix)))
     first.start()
-    assert held.wait(20)
+    assert held.wait(60)
     with pytest.raises(BudgetExhausted):
         worker.run(task(), lambda matrix: matrix, Rule, left=0.1)
     second.start()
@@ -341,8 +341,8 @@ def test_one_is_served_some_wait_and_more_are_sent_away(worker):
     with pytest.raises(Busy, match="2 explanations wait for the engine already"):
         run(worker, task(), lambda matrix: matrix)
     go.set()
-    first.join(20)
-    second.join(20)
+    first.join(60)
+    second.join(60)
     assert (len(got), ended) == (2, [])
 
 
@@ -379,7 +379,7 @@ def test_a_pipe_is_not_closed_under_who_waits_on_it(worker, monkeypatch):
     def await_(self, pipe, *more, inner=Worker._await):
         inner(self, pipe, *more)
         waits.set()
-        assert go.wait(20)
+        assert go.wait(60)
 
     monkeypatch.setattr(Worker, "_await", await_)
     process, raised = worker._process, []
@@ -391,14 +391,14 @@ def test_a_pipe_is_not_closed_under_who_waits_on_it(worker, monkeypatch):
 
     asking, closing = threading.Thread(target=asks), threading.Thread(target=worker.close)
     asking.start()
-    assert waits.wait(20)
+    assert waits.wait(60)
     closing.start()
-    assert process.wait(20) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     closing.join(0.2)
     assert (closing.is_alive(), process.stdin.closed, process.stdout.closed) == (True, False, False)
     go.set()
     for thread in (asking, closing):
-        thread.join(20)
+        thread.join(60)
     assert (process.stdin.closed, process.stdout.closed) == (True, True)
     assert (raised, ended) == (["the engine is closed"], [])
 

@@ -60,14 +60,14 @@ class Client:
         return await self.answer()
 
     async def answer(self) -> tuple[int, bytes]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = int(next(line for line in head.split("\r\n") if line.startswith("content-length:")).split(":")[1])
             return int(head.split()[1]), await self.reader.readexactly(length)
 
     async def closed(self) -> bool:
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await self.reader.read() == b""
         except ConnectionError:
             return True
@@ -377,7 +377,7 @@ async def test_after_an_unpacked_body_the_client_s_leaving_is_waited_for() -> No
         found.append(await listening)
 
     scope = {"type": "http", "path": "/", "headers": [(b"content-encoding", b"gzip")]}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await Door(app)(scope, receive, lambda _: asyncio.sleep(0))
     assert found == [{"type": "http.request", "body": b"abc", "more_body": False}, {"type": "http.disconnect"}]
 
@@ -436,6 +436,6 @@ async def test_who_leaves_answers_unread_is_let_go(monkeypatch: pytest.MonkeyPat
         client.writer.transport.pause_reading()
         request = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n"
         with suppress(ConnectionError):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await client.flood(request * 100, 10_000)
         assert client.writer.transport.is_closing()

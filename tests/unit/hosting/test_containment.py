@@ -29,7 +29,7 @@ async def test_what_a_thread_raises_is_an_exception(error: BaseException) -> Non
     loop = asyncio.get_running_loop()
     with Threads(1) as threads:
         with pytest.raises(Escaped, match=type(error).__name__) as found:
-            await asyncio.wait_for(loop.run_in_executor(threads, raising(error)), 20)
+            await asyncio.wait_for(loop.run_in_executor(threads, raising(error)), 60)
         assert found.value.__cause__ is error
         assert await loop.run_in_executor(threads, lambda: 7) == 7
 
@@ -51,7 +51,7 @@ async def test_a_task_is_kept_running_whatever_it_raises(error: BaseException) -
 
     async def pause(_: float) -> None: ...
 
-    await asyncio.wait_for(kept_running("sampling", run, pause), 20)
+    await asyncio.wait_for(kept_running("sampling", run, pause), 60)
     assert len(runs) == 3
 
 

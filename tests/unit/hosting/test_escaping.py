@@ -69,7 +69,7 @@ def escaping(escape: Callable[[], None]) -> Callable[[NDArray[np.generic], str],
 
 async def answered(data: DataPlane, **asked: Any) -> InferResponse | ServerError:
     try:
-        return await asyncio.wait_for(data.infer(request(**asked)), 20)
+        return await asyncio.wait_for(data.infer(request(**asked)), 60)
     except ServerError as error:
         return error
 
@@ -87,7 +87,7 @@ async def test_whatever_a_predictor_raises_costs_its_request_alone(inline: bool)
         assert isinstance(await answered(data, text="boo"), PredictionFailed), kind
         assert isinstance(await answered(data, text="good"), InferResponse), kind
         assert (data._lane.idle, len(data.pipeline._open)) == (True, 0), kind
-    await asyncio.wait_for(data.close(), 20)
+    await asyncio.wait_for(data.close(), 60)
 
 
 async def test_what_escapes_behind_the_prediction_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ async def test_what_escapes_behind_the_prediction_is_answered_too(monkeypatch: p
             patched.setattr(data, "_reply", lambda *_, escape=escape: escape())
             assert isinstance(await answered(data), Unavailable), kind
         assert isinstance(await answered(data), InferResponse), kind
-    await asyncio.wait_for(data.close(), 20)
+    await asyncio.wait_for(data.close(), 60)
 
 
 async def test_what_escapes_from_admission_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,4 +113,4 @@ async def test_what_escapes_from_admission_is_answered_too(monkeypatch: pytest.M
             patched.setattr(data.pipeline, "admit_shared", admit)
             assert isinstance(await answered(data), Unavailable), kind
         assert isinstance(await answered(data), InferResponse), kind
-    await asyncio.wait_for(data.close(), 20)
+    await asyncio.wait_for(data.close(), 60)

@@ -92,15 +92,15 @@ async def test_a_cipher_that_panics_costs_its_record_alone(tmp_path: Path, monke
         with monkeypatch.context() as patched:
             patched.setattr(key, "seal", lambda *_: (_ for _ in ()).throw(type("Panic", (BaseException,), {})("boom")))
             with pytest.raises(JournalError, match=r"can't be written \(Escaped: Panic: boom\)"):
-                await asyncio.wait_for(journal.append(prediction(1)), 20)
+                await asyncio.wait_for(journal.append(prediction(1)), 60)
             with pytest.raises(JournalError, match="Panic"):
-                await asyncio.to_thread(journal.append_blocking, prediction(2), 20)
-        await asyncio.wait_for(journal.append(prediction(3)), 20)
+                await asyncio.to_thread(journal.append_blocking, prediction(2), 60)
+        await asyncio.wait_for(journal.append(prediction(3)), 60)
         with monkeypatch.context() as patched:
             patched.setattr(segment_module.SegmentFile, "sync", lambda _: (_ for _ in ()).throw(MemoryError()))
             with pytest.raises(JournalError, match="MemoryError"):
-                await asyncio.wait_for(journal.append(prediction(4)), 20)
-        await asyncio.wait_for(journal.append(prediction(5)), 20)
+                await asyncio.wait_for(journal.append(prediction(4)), 60)
+        await asyncio.wait_for(journal.append(prediction(5)), 60)
         assert journal.obstacle() == ""
     found = [frame.ids[0] for _, frame in JournalReader(tmp_path, "server-a", cipher(tmp_path)).read()]
     assert [f"request-{n}" for n in (0, 3, 5)] == [id for id in found if id != "request-4"]

@@ -390,7 +390,7 @@ async def test_a_volume_that_hangs_holds_no_caller_and_is_used_again_when_it_ans
         written = asyncio.ensure_future(journal.append(prediction(1)))
         await asyncio.to_thread(disk.asked.wait, 60)
         behind = [asyncio.ensure_future(journal.append(prediction(n))) for n in range(2, 30)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             outcomes = await asyncio.gather(written, *behind, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {JournalStalled}
         with pytest.raises(JournalStalled, match="has not answered"):

@@ -52,7 +52,7 @@ class Run:
         """While the files are followed."""
         following = asyncio.create_task(self.consumers.follow())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not holds():  # noqa: ASYNC110  a file has no event
                     await asyncio.sleep(0.01)
         finally:

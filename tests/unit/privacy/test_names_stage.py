@@ -59,7 +59,7 @@ def test_what_hangs_is_refused_when_its_budget_is_used_up_and_so_is_the_next() -
             began = time.monotonic()
             with pytest.raises(MaskingError, match=r"^names: expected them to be found within 0\.2 s .*retry later$"):
                 act.mask("甲 secret")
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
         assert names.failures == {"budget": 4}
         assert act.failures == 4
 

@@ -526,7 +526,7 @@ async def test_a_quota_store_that_goes_away_costs_no_record_and_no_slot(policy: 
     world = Conversation(Trace(), quota=Away(Trace()), concurrency=1, journal_policy=policy)
     for _ in range(2):
         with pytest.raises(Unavailable, match=r"quota\.store"):
-            await asyncio.wait_for(world.ask(), 10)
+            await asyncio.wait_for(world.ask(), 60)
     assert [state for _, state, _, _ in world.world.records()] == ["started", "complete"] * 2
     assert world.open == 0
 

@@ -221,10 +221,10 @@ async def test_grpc_carries_it_in_metadata(journal: Kept) -> None:
             request_serializer=MESSAGES["ModelInferRequest"].SerializeToString,
             response_deserializer=MESSAGES["ModelInferResponse"].FromString,
         )
-        call = infer(request, metadata=(("x-governed-promise", "1"),), timeout=20)
+        call = infer(request, metadata=(("x-governed-promise", "1"),), timeout=60)
         answer = await call
         trailer = dict(await call.trailing_metadata())
-        bare = infer(request, timeout=20)
+        bare = infer(request, timeout=60)
         await bare
         assert "x-governed-promise" not in dict(await bare.trailing_metadata())
     await server.stop(0)

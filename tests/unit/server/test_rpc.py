@@ -41,7 +41,7 @@ class Client:
             request_serializer=MESSAGES[f"{name}Request"].SerializeToString,
             response_deserializer=MESSAGES[f"{name}Response"].FromString,
         )
-        return await call(MESSAGES[f"{name}Request"](**fields), timeout=20)
+        return await call(MESSAGES[f"{name}Request"](**fields), timeout=60)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ async def test_quota_is_resource_exhausted(rpc: Client) -> None:
 async def test_bytes_that_are_no_message_are_the_client_s_fault(rpc: Client, raw: bytes) -> None:
     call = rpc.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(raw, timeout=20)
+        await call(raw, timeout=60)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -247,7 +247,7 @@ async def test_few_messages_may_take_long_and_small_ones_wait_for_none(
 async def test_a_call_without_a_message_is_the_client_s_fault(rpc: Client) -> None:
     call = rpc.channel.stream_unary(raw_http2.INFER.decode())
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(iter(()), timeout=20)
+        await call(iter(()), timeout=60)
     assert caught.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 
 
