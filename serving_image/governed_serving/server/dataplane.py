@@ -59,7 +59,9 @@ class DataPlane:
         concurrency = pipeline.rules.concurrency
         slots = predictor.slots if predictor.merges or not concurrency else min(predictor.slots, concurrency)
         together = (concurrency or MAX_BATCH_REQUESTS) if predictor.merges else 1
-        self._lane = ComputeLane(self._compute, slots=slots, max_requests=together, max_rows=MAX_BATCH_ROWS)
+        self._lane = ComputeLane(
+            self._compute, slots=slots, max_requests=together, max_rows=MAX_BATCH_ROWS, backlog=pipeline.backlog
+        )
         outputs = [spec.name for spec in predictor.signature.outputs]
         self._tokens = outputs.index(TOKENS_READ) if predictor.signature.text is not None else None
         self._batch = RequestBatch if predictor.signature.whole else Batch
@@ -73,6 +75,7 @@ class DataPlane:
         """Admit ``request`` and call ``done`` once, on the event loop, with its answer or error. Raises what refuses it
         at once."""
         pipeline = self.pipeline
+        pipeline.check_wait()
         if request.promise:
             pipeline.check_promise()
         request.id = pipeline.new_id()

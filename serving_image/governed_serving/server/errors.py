@@ -10,6 +10,7 @@ ServerError
 ├── PredictionFailed 500    the model itself erred
 ├── UpstreamFailed 502      the foreign runtime erred
 ├── Unavailable 503         not ready, draining, overloaded
+│   ├── Overloaded          its turn would come after its deadline
 │   ├── NoRoom              for the bodies that clients send at a time
 │   ├── MaskingFailed       personal data could not be masked, and the policy is Closed
 │   ├── JournalUnavailable  the record could not be written, and the policy is Closed
@@ -96,6 +97,14 @@ class Unavailable(ServerError):
 
     status = 503
     retry_after = 1
+
+
+class Overloaded(Unavailable):
+    """What waits already takes longer than a request may."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = max(1, min(retry_after, 3600))
 
 
 class NoRoom(Unavailable):

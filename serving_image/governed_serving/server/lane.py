@@ -7,9 +7,11 @@ alone has no added latency and many at once share a call.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from governed_serving.hosting.logs import log
+from governed_serving.server.backlog import Backlog
 
 __all__ = ["ComputeLane", "Work"]
 
@@ -27,7 +29,7 @@ W = TypeVar("W", bound=Work)
 class ComputeLane(Generic[W]):
     """``run`` is awaited with each batch; ``slots`` batches run at a time.
 
-    ``max_requests`` and ``max_rows`` bound a batch (a larger request goes alone).
+    ``max_requests`` and ``max_rows`` bound a batch (a larger request goes alone). ``backlog`` counts what waits.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class ComputeLane(Generic[W]):
         slots: int,
         max_requests: int,
         max_rows: int,
+        backlog: Backlog,
     ) -> None:
         self._run = run
         self._slots = slots
         self._max_requests = max_requests
         self._max_rows = max_rows
+        self._backlog = backlog
         self._waiting: deque[W] = deque()
         self._busy = 0
         self._scheduled = False
@@ -61,6 +65,7 @@ class ComputeLane(Generic[W]):
         """Queue ``work``; the batch is formed after the current turn of the event loop, so that what was read together
         goes together."""
         self._waiting.append(work)
+        self._backlog.put(work.rows)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -71,7 +76,10 @@ class ComputeLane(Generic[W]):
     def _pump(self) -> None:
         self._scheduled = False
         while self._waiting and self._busy < self._slots:
-            self._start(self._run(self._batch()))
+            batch = self._batch()
+            rows = sum(work.rows for work in batch)
+            self._backlog.take(rows)
+            self._start(self._run(batch), rows)
 
     def _batch(self) -> list[W]:
         waiting = self._waiting
@@ -82,16 +90,18 @@ class ComputeLane(Generic[W]):
             batch.append(waiting.popleft())
         return batch
 
-    def _start(self, call: Coroutine[object, None, None]) -> None:
+    def _start(self, call: Coroutine[object, None, None], rows: int) -> None:
         self._busy += 1
         task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, rows))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, rows: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._busy -= 1
+        self._backlog.finished(rows)
         if self._waiting:
             self._pump()
+        self._backlog.next()
         if not task.cancelled() and (error := task.exception()) is not None:
             log("error", "a batch failed unexpectedly", exception=error)

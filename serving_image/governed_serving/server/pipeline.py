@@ -8,6 +8,7 @@ is a field of :class:`Exchange`.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +23,13 @@ from governed_serving.privacy import Covered
 from governed_serving.records import PredictionFrame, SubjectFrame
 from governed_serving.server.accounts import Account, Accounts
 from governed_serving.server.admission import Admission
+from governed_serving.server.backlog import Backlog
 from governed_serving.server.errors import (
     DeadlineExceeded,
     Headers,
     JournalUnavailable,
     NotFound,
+    Overloaded,
     PromiseUnavailable,
     ServerError,
 )
@@ -41,6 +44,9 @@ __all__ = ["NOT_RECORDED", "Counted", "Exchange", "PathRules", "Pipeline", "Reco
 
 SWEEP_SECONDS = 0.1
 """How often requests past their deadline are looked for."""
+WAIT = 0.5
+"""Share of the timeout that may be spent on waiting for a turn: the rest is for computing, and for turns that take
+longer than those before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +147,7 @@ class Pipeline:
         """Set while no request is open."""
         self.idle.set()
         self._slots = asyncio.Semaphore(rules.concurrency) if rules.concurrency else None
+        self.backlog = Backlog(lambda: self.clock())
         self._open: dict[Exchange, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._expire: Callable[[Any, ServerError], None] | None = None
@@ -167,6 +174,16 @@ class Pipeline:
         account = self.account_of(caller)
         own = None if account is None else account.headers()
         return self.admission.limits() if own is None else own
+
+    def check_wait(self) -> None:
+        """Before anything is taken of a quota. Raises Overloaded where its turn would come too late."""
+        most, wait = WAIT * self.rules.timeout, self.backlog.seconds()
+        if wait > most:
+            raise Overloaded(
+                f"server: expected a turn within {most:g} s (half of spec.predictor.timeout), found what waits to take "
+                f"about {wait:.0f} s; it is overloaded, retry later",
+                math.ceil(wait - most),
+            )
 
     def admit(self, exchange: Exchange) -> None:
         """Where ``immediate``. Raises Unavailable, QuotaExceeded, TooManyTokens; then there is nothing to leave."""
@@ -233,11 +250,14 @@ class Pipeline:
         DeadlineExceeded."""
         if self._slots is None:
             return
+        self.backlog.put(1)
         try:
             async with asyncio.timeout(self.rules.timeout):
                 await self._slots.acquire()
         except TimeoutError as error:
             raise self.late() from error
+        finally:
+            self.backlog.take(1)
         exchange.slot = True
 
     def free_slot(self, exchange: Exchange) -> None:
@@ -245,6 +265,8 @@ class Pipeline:
         if exchange.slot and self._slots is not None:
             exchange.slot = False
             self._slots.release()
+            self.backlog.finished(1)
+            self.backlog.next()
 
     # mask
 

@@ -19,6 +19,7 @@ from governed_serving.server.errors import (
     JournalUnavailable,
     MaskingFailed,
     NotFound,
+    Overloaded,
     QuotaExceeded,
     UpstreamFailed,
 )
@@ -389,6 +390,29 @@ async def test_too_long_a_wait_and_too_slow_a_runtime_are_504() -> None:
     late = World(slow)
     with pytest.raises(DeadlineExceeded):
         await late.chat()
+
+
+async def test_whose_turn_would_come_too_late_is_refused_at_once() -> None:
+    world = World(lambda _: httpx.Response(200, stream=Pieces([chunk("a")])), concurrency=1, timeout=10)
+    now = 0.0
+    world.pipeline.clock = lambda: now
+    first = await world.chat(stream=True)
+    waiting = [asyncio.create_task(world.chat(stream=True)) for _ in range(3)]
+    await until(lambda: world.pipeline.backlog.waiting == 3)
+    await read(first)
+    second = await waiting[0]
+    now = 4.0
+    await read(second)
+    await waiting[1]
+    assert world.pipeline.backlog.waiting == 1
+    more = asyncio.create_task(world.chat(stream=True))
+    await until(lambda: world.pipeline.backlog.waiting == 2)
+    with pytest.raises(Overloaded, match="found what waits to take about 8 s"):
+        await world.chat(stream=True)
+    for stream in (waiting[1], waiting[2], more):
+        await read(await stream)
+    await world.gateway.close()
+    assert world.admission.open == 0
 
 
 async def test_explained_completions_are_governed_and_masked() -> None:

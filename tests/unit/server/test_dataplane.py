@@ -21,6 +21,7 @@ from governed_serving.server.errors import (
     JournalUnavailable,
     MaskingFailed,
     NotFound,
+    Overloaded,
     PredictionFailed,
     QuotaExceeded,
     Unavailable,
@@ -238,6 +239,33 @@ async def test_timeout_is_504_and_frees_its_place() -> None:
     compute.gate.set()
     without_haste(data.pipeline)
     await data.infer(request())
+
+
+async def test_whose_turn_would_come_too_late_is_refused_at_once_and_takes_nothing() -> None:
+    """Behind a longer queue everybody is computed, or given up with 504, when the client has left."""
+    now = 0.0
+
+    class Slow(Held):
+        async def predict(self, columns: Any, finish: Any, size: int) -> Any:
+            nonlocal now
+            now += 2.0
+            return await super().predict(columns, finish, size)
+
+    compute = Slow(predictor())
+    compute.gate.set()
+    data = plane(journal=MemoryJournal(), timeout=10, concurrency=1, using=compute)
+    data.pipeline.clock = lambda: now
+    await asyncio.gather(*(data.infer(request()) for _ in range(4)))
+    taken = [asyncio.create_task(data.infer(request())) for _ in range(3)]
+    refused = asyncio.create_task(data.infer(request()))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=r"turn within 5 s \(half .*\), found what waits to take about 6 s") as said:
+        await refused
+    assert (said.value.status, said.value.retry_after) == (503, 1)
+    assert data.admission.open == 3
+    assert len(await asyncio.gather(*taken)) == 3
+    await data.infer(request())
+    assert data.admission.open == 0
 
 
 async def test_what_was_answered_504_is_no_decision() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from governed_serving.server.backlog import Backlog
 from governed_serving.server.lane import ComputeLane
 from unit.server.planes import until
 
@@ -20,7 +21,9 @@ class Bench:
     def __init__(self, **limits: Any) -> None:
         self.started: list[list[str]] = []
         self.gates: list[asyncio.Event] = []
-        options = {"slots": 1, "max_requests": 8, "max_rows": 10} | limits
+        self.time = 0.0
+        self.backlog = Backlog(lambda: self.time)
+        options = {"slots": 1, "max_requests": 8, "max_rows": 10, "backlog": self.backlog} | limits
         self.lane = ComputeLane(self.run, **options)
 
     async def run(self, batch: list[Piece]) -> None:
@@ -34,6 +37,12 @@ class Bench:
 
     async def settle(self, count: int) -> None:
         await until(lambda: len(self.started) >= count)
+
+    async def end(self) -> None:
+        while not self.lane.idle:
+            for gate in self.gates:
+                gate.set()
+            await asyncio.sleep(0)
 
     def finish(self) -> None:
         next(g for g in self.gates if not g.is_set()).set()
@@ -62,3 +71,44 @@ async def test_batches_are_bounded_by_requests_and_rows() -> None:
         await bench.settle(k)
         bench.finish()
     assert bench.started == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+async def test_what_waits_is_said_in_seconds_of_the_turns_behind_which_others_waited() -> None:
+    bench = Bench()
+    for name in "abcd":
+        bench.lane.put(Piece(name, rows=5))
+    await bench.settle(1)
+    assert (bench.started, bench.backlog.waiting) == ([["a", "b"]], 10)
+    bench.time = 100.0  # nothing was seen yet of how long a turn takes behind which others wait
+    bench.finish()
+    await bench.settle(2)
+    for name in "efgh":
+        bench.lane.put(Piece(name, rows=5))
+    bench.time = 104.0
+    assert bench.backlog.seconds() == 0
+    bench.finish()
+    await bench.settle(3)
+    assert bench.backlog.seconds() == 0, "d was the last when its turn began: nobody waited behind it"
+    bench.time = 112.0
+    bench.finish()
+    await bench.settle(4)
+    assert bench.backlog.waiting == 0
+    assert bench.backlog.seconds() == 0
+    bench.lane.put(Piece("i", rows=5))
+    assert bench.backlog.seconds() == 4, "ten rows took eight seconds"
+    await bench.end()
+
+
+async def test_what_was_seen_long_ago_counts_less() -> None:
+    bench = Bench(max_requests=1)
+    for name in "abcdef":
+        bench.lane.put(Piece(name, rows=1))
+    for turn, seconds in enumerate((1.0, 8.0, 8.0, 1.0, 1.0), 1):
+        await bench.settle(turn)
+        bench.time += seconds
+        bench.finish()
+    await bench.settle(6)
+    bench.lane.put(Piece("g", rows=1))
+    # (8 + 8) / 2 seconds for 2 / 2 turns, then one of 1 second; behind the last but one nobody was to wait
+    assert bench.backlog.seconds() == (8 + 1 + 1) / 3
+    await bench.end()
