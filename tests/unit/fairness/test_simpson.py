@@ -305,7 +305,7 @@ def test_a_region_of_one_rate_is_in_the_range_and_of_no_weight_nothing(k: float)
 def test_no_choice_of_weights_after_looking_makes_a_region_miss_oftener() -> None:
     """At each look the weights are those that make the truth look worst: signs and sizes by what was counted."""
     rng, rates, missed = np.random.default_rng(3), np.array([0.2, 0.5, 0.7, 0.9]), 0
-    for _ in range(300):
+    for _ in range(100):
         n = k = np.zeros(4)
         out = False
         for look in range(20):
@@ -315,4 +315,4 @@ def test_no_choice_of_weights_after_looking_makes_a_region_miss_oftener() -> Non
             found = contrast_region(k, n, weights, 0.1)
             out |= not found.lower <= weights @ rates <= found.upper
         missed += out
-    assert missed <= 30
+    assert missed <= 10
