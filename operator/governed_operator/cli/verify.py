@@ -87,7 +87,7 @@ def command(
         more += ["--quorum", str(quorum)]
     if request:
         more += [f"--id={request}"]
-    dossier = against is None and target.endswith(".zip") and Path(target).is_file()
+    dossier = against is None and _is_zip(Path(target))
     if dossier and (witness_key or quorum or request):
         fail("a dossier takes --key-file and --checkpoint: for more, verify the ledger.tar in it", 2)
     program = module("governed_serving.dossier" if dossier else "governed_serving.archive", "verify")
@@ -97,6 +97,15 @@ def command(
         words = [f"--against={where}", "--", target] if against else ["--", where]
         done = subprocess.run([sys.executable, *program, *more, *access, *words], check=False, env=environment)
     raise typer.Exit(done.returncode)
+
+
+def _is_zip(path: Path) -> bool:
+    """By what it holds, whatever it is called; by its name, where it was damaged."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".zip"
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -209,6 +209,7 @@ def _routes(state: _State) -> _Table:
         *_keyset_routes(state),
         *_named_routes(state),
         *_backup_routes(state),
+        (routes.DOSSIER, ("POST",), _signing(state.archive)),
     ]
 
 
@@ -319,6 +320,14 @@ def _proof_routes(state: _State) -> _Table:
         (f"{routes.ENTRY_BUNDLES}/{{tile:path}}", ("GET",), bundle),
         *_public_routes(state.archive),
     ]
+
+
+def _signing(archive: Archive) -> Handler:
+    async def sign(request: Request) -> Response:
+        model, digest = request.path_params["model"], request.path_params["digest"]
+        return PlainTextResponse(await run_in_threadpool(archive.sign_dossier, model, digest))
+
+    return sign
 
 
 def _blob_routes(state: _State) -> _Table:

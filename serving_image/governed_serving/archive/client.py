@@ -180,6 +180,10 @@ class ArchiveClient:
         answer = decode_json(self._ask("GET", routes.SPEAKER).content, type=dict[str, str])
         return answer["model"], answer["role"]
 
+    def signed_dossier(self, model: str, digest: str) -> str:
+        """The archive's signed note over a dossier's index, for the reader's token. Raises :class:`Refused`."""
+        return self._ask("POST", routes.DOSSIER.format(model=model, digest=digest)).text
+
     def backup(self) -> Iterator[bytes]:
         """The whole archive, as ``restore`` takes it, for the reader's token; asked for once. Raises :class:`Refused`,
         :class:`Unreachable`; what ends without an error may still lack its manifest."""

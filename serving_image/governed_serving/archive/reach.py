@@ -42,6 +42,7 @@ class Act(StrEnum):
     GET_STATE = "read state"
     PUT_STATE = "replace state"
     BACKUP = "take a backup"
+    SIGN_DOSSIER = "have a dossier signed"
 
 
 ACTS: Mapping[tuple[str, str], Act] = {
@@ -65,6 +66,7 @@ ACTS: Mapping[tuple[str, str], Act] = {
     ("GET", routes.STATE): Act.GET_STATE,
     ("PUT", routes.STATE): Act.PUT_STATE,
     ("GET", routes.BACKUP): Act.BACKUP,
+    ("POST", routes.DOSSIER): Act.SIGN_DOSSIER,
 }
 """What each method of each route does (HEAD as GET). A route that is neither here nor in PUBLIC isn't served."""
 
@@ -152,11 +154,11 @@ REACH: Mapping[Role, _Line] = {
     },
     Role.OPERATOR: {**_READ, Act.REPLACE_KEYSET: _ANY, Act.DESTROY_KEYSET: _ANY},
     Role.VERIFIER: _READ,
-    Role.READER: {**_READ, Act.READ_BUNDLE: _ANY, Act.BACKUP: _ANY},
+    Role.READER: {**_READ, Act.READ_BUNDLE: _ANY, Act.BACKUP: _ANY, Act.SIGN_DOSSIER: _ANY},
 }
 
 OLDER: _Line = {
-    **{act: _ANY for act in Act if act not in (Act.READ_BUNDLE, Act.BACKUP)},
+    **{act: _ANY for act in Act if act not in (Act.READ_BUNDLE, Act.BACKUP, Act.SIGN_DOSSIER)},
     Act.APPEND: ENTRY_TYPES,
 }
 """Of a token without a role, which all containers of a model had: what it did to its own model's it goes on doing for

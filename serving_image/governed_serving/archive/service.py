@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -104,6 +105,7 @@ _NEWEST = 16
 _RECEIPTS = ("prediction", "promiseKey", "deadLetter")
 """Types of entries that stand for an answer, or announce the key of promises; the last one where the first was
 refused."""
+_DIGEST = re.compile("[0-9a-f]{64}")
 _PATIENCE = 10.0
 _FOR_EVER = 100 * 365.25 * 86_400
 """Seconds: a retention or rotation of a century or more is none. Dates that far away can't be reckoned with."""
@@ -665,6 +667,12 @@ class Archive:
 
     def let_payloads_go(self) -> None:
         self._payloads.release()
+
+    def sign_dossier(self, model: str, digest: str) -> str:
+        """Signed note that a dossier about ``model`` has the index with this SHA-256. Raises :class:`Refused`."""
+        if not _DIGEST.fullmatch(digest):
+            raise Refused(400, f"expected a SHA-256 (64 hexadecimal digits), found {digest[:80]!r}")
+        return self.ledger.signed_dossier(check_model(model), digest)
 
     # -- own keys -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ dossier with what it was made of; and whether a dossier is what was signed."""
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -12,9 +13,10 @@ from pathlib import Path
 from governed_api.model import GovernedModelSpec
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.note import Verifier, open_dossier
 from governed_serving.archive.verify.bundle import export
 from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail, say
-from governed_serving.archive.verify.findings import EXIT_STATUS
+from governed_serving.archive.verify.findings import EXIT_STATUS, Findings
 from governed_serving.archive.verify.inspection import Asked, inspect_source
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source, trusted_vkey
 from governed_serving.archive.verify.printing import print_inspection
@@ -23,10 +25,25 @@ from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.dossier import Archived, document_files, gather
 from governed_serving.dossier.laws.pack import PackError, packs
-from governed_serving.dossier.package import LEDGER, PAGE, REPORT, RULES, VKEY, packed, unpacked
+from governed_serving.dossier.package import (
+    INDEX,
+    LEDGER,
+    NOTE,
+    PAGE,
+    REPORT,
+    RULES,
+    VKEY,
+    Index,
+    index_digest,
+    packed,
+    unpacked,
+)  # fmt: skip
 from governed_serving.dossier.page import render_page
+from governed_serving.records import LedgerEntry
 
 __all__ = ["main"]
+
+_BY_ITSELF = "verified by the key that is in it: --key-file VKEY shows whether that is the archive's"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,11 +79,18 @@ def _zip(options: argparse.Namespace) -> None:
             (folder / VKEY).write_text(bundle.vkey())
         files = {name: folder / name for name in (PAGE, LEDGER, VKEY)}
         given = {REPORT: options.report, RULES: options.manifest}
-        packed(options.output, options.model, note, files | {name: path for name, path in given.items() if path})
+        files |= {name: path for name, path in given.items() if path}
+        packed(options.output, options.model, note, files, partial(_signature, options))
+
+
+def _signature(options: argparse.Namespace, digest: str) -> str:
+    source, _ = open_source(options.archive, options.key_file, options.token_file, options.model)
+    with closing(source):
+        return source.signed_dossier(options.model, digest)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    """As of a bundle, once the dossier is whole; what the index says of the ledger is held against it."""
+    """As of a bundle, once the dossier is whole; its index is held against the ledger and its key's signature."""
     vkey = trusted_vkey(options.key_file)
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
     with tempfile.TemporaryDirectory(prefix="governed-verify-") as name:
@@ -75,15 +99,39 @@ def _verify(options: argparse.Namespace) -> int:
         with closing(BundleSource(folder / LEDGER)) as source:
             own = source.vkey().strip()
             inspection = inspect_source(source, Asked(vkey, earlier))
-        log, findings = inspection.log, inspection.findings
-        if own != (folder / VKEY).read_text().strip():
+            log, findings = inspection.log, inspection.findings
+            if log is not None:
+                _check_whose(source, log.size, index.model, findings)
+        if own.encode() != (folder / VKEY).read_bytes().strip():
             findings.fault(VKEY, "it isn't the key in the ledger's bundle")
         if log is not None and (log.origin, log.size, log.root) != (index.origin, index.size, index.root):
             findings.fault("index.json", "it names another ledger, or another size of it, than the bundle's checkpoint")
-        findings.note(f"{PAGE}, {REPORT}, {RULES}", "what they say is not signed: their entries in the ledger are")
-        say(f"dossier     {index.model}: {len(index.files)} files are what index.json says")
-        print_inspection(inspection, trusted=bool(vkey))
+        _check_signed(folder, index, vkey or own, findings)
+    say(f"dossier     {index.model}: {len(index.files)} files are what {INDEX} says")
+    print_inspection(inspection, trusted=bool(vkey), verified="verified" if vkey else _BY_ITSELF)
     return EXIT_STATUS[findings.status]
+
+
+def _check_whose(source: BundleSource, size: int, about: str, findings: Findings) -> None:
+    """Each entry is of the model that the index names."""
+    with findings.looking_at(LEDGER):
+        models = Counter(decode_json(leaf.data, type=LedgerEntry).model for leaf in source.leaves(size))
+        for model in sorted(models.keys() - {about}):
+            findings.fault(LEDGER, f"{models[model]} entries are about {model}, the dossier is about {about}")
+
+
+def _check_signed(folder: Path, index: Index, vkey: str, findings: Findings) -> None:
+    """Whether the ledger's key signed the index, and so what is in the dossier beside the ledger."""
+    beside = ", ".join(one.name for one in index.files if one.name not in (LEDGER, VKEY))
+    if not (folder / NOTE).exists():
+        findings.skip(beside, f"not proved: no {NOTE} is in it (made of a bundle, or the signature was taken away)")
+        return
+    with findings.looking_at(NOTE):
+        open_dossier(
+            (folder / NOTE).read_text(encoding="utf-8"), Verifier.parse(vkey), index.model, index_digest(folder)
+        )
+        findings.hold("unchanged", f"{beside}: as they were when the key that signs the ledger signed {INDEX}")
+        findings.note(f"whether {beside} are true", "that they are unchanged is proved, and the entries in the ledger")
 
 
 def _page(options: argparse.Namespace) -> str:

@@ -338,3 +338,30 @@ def test_an_empty_folder_is_no_archive(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="is no archive, or one without entries: expected ledger/vkey"):
         DirectorySource(tmp_path, Kek(KEY)).vkey()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_of_a_bundle_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    """Names and records of any length are read whole by tarfile."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind, 64 << 20
+    with (tmp_path / "b.tar").open("wb") as file:
+        file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(65 << 20)
+    with pytest.raises(ArchiveError, match="a header of 67108864 bytes: it was put together"):
+        BundleSource(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize("name", ["vkey", "checkpoint"])
+def test_a_bundle_s_member_that_is_no_text_is_named(archive: Path, tmp_path: Path, name: str) -> None:
+    export(source(archive), tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "forged.tar", "w") as tar:
+        for member, data in (members(tmp_path / "b.tar") | {name: b"\xff\xfe"}).items():
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with (
+        closing(BundleSource(tmp_path / "forged.tar")) as forged,
+        pytest.raises(ArchiveError, match=f"{name} is no te"),
+    ):
+        getattr(forged, name)()

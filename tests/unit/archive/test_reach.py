@@ -17,6 +17,7 @@ from governed_api.roles import Role, bearer_token
 from governed_serving.archive.app import create_app
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
+from governed_serving.archive.ledger.note import Verifier, open_dossier
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.reach import ACTS, OLDER, PUBLIC, REACH, Act, Speaker
 from governed_serving.archive.store.retention import DELETION, Pace
@@ -93,7 +94,7 @@ def test_who_writes_reads_no_more_than_it_needs() -> None:
         assert not changing & REACH[role].keys()
     assert Act.DESTROY_KEYSET not in {act for role in CONTAINERS for act in REACH[role]}
     for role in Role:
-        whole = {Act.BACKUP, Act.READ_BUNDLE} & REACH[role].keys()
+        whole = {Act.BACKUP, Act.READ_BUNDLE, Act.SIGN_DOSSIER} & REACH[role].keys()
         assert bool(whole) == (role is Role.READER)
     assert Act.APPEND not in REACH[Role.OPERATOR]
 
@@ -118,6 +119,7 @@ BODIES: dict[Act, tuple[str, str, bytes]] = {
     Act.GET_STATE: ("GET", "/v1/states/credit/counts.g.a", b""),
     Act.PUT_STATE: ("PUT", "/v1/states/credit/counts.g.a", sealed()),
     Act.BACKUP: ("GET", "/v1/backup", b""),
+    Act.SIGN_DOSSIER: ("POST", f"/v1/dossiers/credit/{'0' * 64}", b""),
 }
 
 
@@ -460,3 +462,13 @@ def test_a_clock_of_the_archive_that_jumps_ahead_refuses_no_verdict(tmp_path: Pa
 
 def test_the_clock_of_tokens_is_the_machines() -> None:
     assert abs(Tokens(ROOT, "default")._clock() - time.time()) < 5
+
+
+def test_the_reader_has_a_dossier_signed_by_the_log_s_key(bed: Bed) -> None:
+    reader = client(bed, Role.READER, ARCHIVE)
+    note = reader.signed_dossier("credit", "ab" * 32)
+    open_dossier(note, Verifier.parse(reader.vkey()), "credit", "ab" * 32)
+    for model, digest in (("credit", "AB" * 32), ("credit", "ab"), ("no model", "ab" * 32)):
+        with pytest.raises(Refused) as refused:
+            reader.signed_dossier(model, digest)
+        assert refused.value.status == 400

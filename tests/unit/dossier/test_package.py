@@ -13,7 +13,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.service import Archive
 from governed_serving.crypto import Kek
 from governed_serving.dossier.__main__ import main
-from governed_serving.dossier.package import INDEX, LEDGER, PAGE, unpacked
+from governed_serving.dossier.package import INDEX, LEDGER, NOTE, PAGE, unpacked
 from unit.archive.ledgers import batch
 
 KEY = bytes(32)
@@ -51,7 +51,7 @@ def written(path: Path, files: dict[str, bytes], *, indexed: bool = False) -> Pa
         index["files"] = [
             {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
-            if name != INDEX
+            if name not in (INDEX, NOTE)
         ]
         files = files | {INDEX: json.dumps(index).encode()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -65,11 +65,13 @@ def test_a_dossier_verifies_without_an_archive(made: Path, capsys: pytest.Captur
     assert main(["verify", str(made)]) == 0
     told = capsys.readouterr().out
     assert "credit: 5 files are what index.json says" in told
-    assert told.splitlines()[-1] == "verified"
-    assert "what they say is not signed" in told
+    assert "report.html: as they were when the key that signs the ledger signed index.json" in told
+    assert told.splitlines()[-1].startswith("verified by the key that is in it: --key-file VKEY shows whether"), told
     (tmp_path / "vkey").write_bytes(members(made)["vkey"])
     assert main(["verify", str(made), "--key-file", str(tmp_path / "vkey")]) == 0
-    assert "the key that you gave" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the key that you gave" in told
+    assert told.splitlines()[-1] == "verified"
     index = json.loads(members(made)[INDEX])
     assert (index["model"], index["size"] >= 45) == ("credit", True)
     assert b"governed verify dossier.zip" in members(made)["README.txt"]
@@ -92,7 +94,7 @@ def test_members_depend_on_the_content_alone(made: Path) -> None:
         assert (
             [i.date_time for i in one.infolist()]
             == [i.date_time for i in two.infolist()]
-            == [(1980, 1, 1, 0, 0, 0)] * 6
+            == [(1980, 1, 1, 0, 0, 0)] * 7
         )
 
 

@@ -22,7 +22,14 @@ from governed_serving.archive.errors import LedgerDamaged, Refused
 from governed_serving.archive.ledger.entrylog import REMEDY, Batch, Cipher, EntryLog
 from governed_serving.archive.ledger.idindex import IdIndex, IndexDamaged
 from governed_serving.archive.ledger.merkle import hash_leaf
-from governed_serving.archive.ledger.note import Checkpoint, NoteError, Signer, open_checkpoint, sign_checkpoint
+from governed_serving.archive.ledger.note import (
+    Checkpoint,
+    NoteError,
+    Signer,
+    open_checkpoint,
+    sign_checkpoint,
+    sign_dossier,
+)
 from governed_serving.archive.ledger.streams import Streams
 from governed_serving.archive.ledger.tiles import WIDTH, TiledTree
 from governed_serving.decoding import decode_msgpack, decode_with
@@ -169,6 +176,11 @@ class Ledger:
                     replace_file(self._keep, note.encode())
                 self._note = (self.size, note)
             return self._note[1]
+
+    def signed_dossier(self, model: str, digest: str) -> str:
+        """Signed note that a dossier about ``model`` has the index with this SHA-256 (hex)."""
+        with self._lock:
+            return sign_dossier(model, digest, self._signer, self._older)
 
     def sign_with(self, signer: Signer, older: tuple[Signer, ...]) -> None:
         """From now on: a rotated key, and those that sign after it."""

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -25,8 +26,10 @@ __all__ = [
     "decode_base64",
     "key_hash",
     "open_checkpoint",
+    "open_dossier",
     "parse_vkey",
     "sign_checkpoint",
+    "sign_dossier",
     "signature_line",
     "split_note",
 ]
@@ -206,6 +209,25 @@ def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
     if checkpoint.origin != verifier.name:
         raise NoteError(f"the checkpoint is of log {checkpoint.origin!r}, expected {verifier.name!r}")
     return checkpoint
+
+
+def sign_dossier(model: str, digest: str, signer: Signer, older: Sequence[Signer] = ()) -> str:
+    """Signed note that a dossier about ``model`` has the index with this SHA-256 (64 hexadecimal digits).
+
+    Its first line is no log's origin and its third no root, so that nobody takes it for a checkpoint.
+    """
+    text = _dossier(signer.name, model, digest)
+    return signer.sign(text) + "".join(one.line(text) for one in older)
+
+
+def open_dossier(note: str, verifier: Verifier, model: str, digest: str) -> None:
+    """Hold ``note`` against a dossier's model and the SHA-256 of its index; raises :class:`NoteError`."""
+    if verifier.open(note) != _dossier(verifier.name, model, digest):
+        raise NoteError("what was signed is another dossier's index")
+
+
+def _dossier(name: str, model: str, digest: str) -> str:
+    return f"{name}/dossier\n{model}\nsha256:{digest}\n"
 
 
 def signature_line(line: str) -> tuple[str, bytes]:

@@ -19,14 +19,14 @@ __all__ = ["inspection_json", "print_content", "print_inspection"]
 
 _NAMED = 100
 _OUTCOMES = {
-    "verified": "verified",
     "tampered": "not verified",
     "incomplete": "incomplete: nothing is wrong, and what is listed as unchecked could not be checked",
 }
 
 
-def print_inspection(inspection: Inspection, *, trusted: bool) -> None:
-    """What was found, a line each; the last one is the outcome. What is wrong first is also said on stderr."""
+def print_inspection(inspection: Inspection, *, trusted: bool, verified: str = "verified") -> None:
+    """What was found, a line each; the last one is the outcome, ``verified`` where nothing speaks against it. What is
+    wrong first is also said on stderr."""
     findings = inspection.findings
     if inspection.log is not None:
         _print_log(inspection.log, trusted=trusted)
@@ -39,7 +39,7 @@ def print_inspection(inspection: Inspection, *, trusted: bool) -> None:
             say(f"{what:<11} and {len(those) - _NAMED:,} more: --json lists them")
     for finding in findings.beyond:
         say(f"not checked {finding}")
-    say(_OUTCOMES[findings.status])
+    say(verified if findings.status == "verified" else _OUTCOMES[findings.status])
     if findings.wrong:
         say(f"verify: {findings.wrong[0]}", sys.stderr)
 

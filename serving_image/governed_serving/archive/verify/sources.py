@@ -7,17 +7,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, Self
 
 import msgspec
 
 from governed_serving.archive.client import HIDDEN, ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger.entrylog import Batch, EntryLog
-from governed_serving.archive.ledger.note import Verifier
+from governed_serving.archive.ledger.note import Verifier, sign_dossier
 from governed_serving.archive.ledger.tiles import TiledTree
 from governed_serving.archive.ledger.witnessed import WITNESSED
-from governed_serving.archive.service import ledger_cipher
+from governed_serving.archive.service import ledger_cipher, ledger_signers
 from governed_serving.archive.store.holdings import Holding
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.references import References
@@ -82,6 +82,10 @@ class LogSource(Protocol):
     def consistency(self, first: int, second: int) -> list[bytes] | None:
         """The source's proof that its first ``first`` entries are a prefix of its first ``second`` (1 ≤ first ≤
         second), if it has one."""
+        ...
+
+    def signed_dossier(self, model: str, digest: str) -> str:
+        """The log's signed note that a dossier's index has this SHA-256 (hex); "" where its key isn't at hand."""
         ...
 
     def blob(self, digest: str) -> str | None:
@@ -174,6 +178,10 @@ class DirectorySource:
 
     def consistency(self, first: int, second: int) -> list[bytes] | None:  # noqa: ARG002 - the tree is recomputed here
         return None
+
+    def signed_dossier(self, model: str, digest: str) -> str:
+        signer, *older = ledger_signers(self._root, self._kek, Verifier.parse(self.vkey()).name.rpartition("/")[2])
+        return sign_dossier(model, digest, signer, older)
 
     def blob(self, digest: str) -> str | None:
         return self.blobs.problem(digest)
@@ -269,6 +277,14 @@ class UrlSource:
     def consistency(self, first: int, second: int) -> list[bytes] | None:
         return self._client.consistency(first, second)
 
+    def signed_dossier(self, model: str, digest: str) -> str:
+        try:
+            return self._client.signed_dossier(model, digest)
+        except Refused as error:
+            if error.status == 404:  # an older archive
+                return ""
+            raise
+
     def blob(self, digest: str) -> str | None:
         return None if self._client.has_blob(digest) else MISSING
 
@@ -312,6 +328,17 @@ class _About(msgspec.Struct, forbid_unknown_fields=True):
     blobs: bool
 
 
+class _Member(tarfile.TarInfo):
+    """What tarfile reads whole into the memory, such as a long name, has no more bytes than a bundle could need."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) and member.size > _FEW_BYTES:
+            raise ArchiveError(f"the bundle has a header of {member.size} bytes: it was put together")
+        return member
+
+
 class BundleSource:
     """An exported bundle: a tar file that carries all that is needed, and may be a part of the log."""
 
@@ -320,7 +347,7 @@ class BundleSource:
     def __init__(self, path: Path):
         no_bundle = f"{path} is neither an archive's folder nor an exported bundle"
         try:
-            self._tar = tarfile.open(path, "r:*")  # noqa: SIM115 - open as long as the source is
+            self._tar = tarfile.open(path, "r:*", tarinfo=_Member)  # noqa: SIM115 - open as long as the source is
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise ArchiveError(f"{no_bundle}: {error}") from None
         try:
@@ -345,16 +372,16 @@ class BundleSource:
         return self._names, about
 
     def vkey(self) -> str:
-        text = self._member("vkey").decode()
+        text = self._text("vkey")
         if text.removesuffix("\n") != str(Verifier.parse(text)):
             raise ArchiveError("vkey: expected a verifier key as it was written, found it written otherwise")
         return text
 
     def checkpoint(self) -> str:
-        return self._member("checkpoint").decode()
+        return self._text("checkpoint")
 
     def witnessed(self) -> str:
-        return self._member(WITNESSED).decode() if WITNESSED in self._names else ""
+        return self._text(WITNESSED) if WITNESSED in self._names else ""
 
     def leaves(self, size: int) -> Iterator[Leaf]:
         if self._about.origin != Verifier.parse(self.vkey()).name:
@@ -394,6 +421,9 @@ class BundleSource:
         proofs = decode_json(self._member(CONSISTENCY, _MANY_BYTES), type=dict[str, list[str]])
         return _hashes(proofs[str(first)], CONSISTENCY) if str(first) in proofs else None
 
+    def signed_dossier(self, model: str, digest: str) -> str:  # noqa: ARG002 - a bundle has no key
+        return ""
+
     def blob(self, digest: str) -> str | None:
         if not self._blobs:
             return None
@@ -423,6 +453,12 @@ class BundleSource:
 
     def close(self) -> None:
         self._tar.close()
+
+    def _text(self, name: str) -> str:
+        try:
+            return self._member(name).decode()
+        except UnicodeDecodeError as error:
+            raise ArchiveError(f"the bundle's {name} is no text: {error}: it was changed") from None
 
     def _member(self, name: str, most: int = _FEW_BYTES) -> bytes:
         """All of a member: what is packed may be far larger than the bundle."""
