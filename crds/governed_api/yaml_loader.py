@@ -1,8 +1,11 @@
 """YAML as ``kubectl`` reads it."""
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Hashable, Iterator
 
 import yaml
+from yaml.constructor import ConstructorError
 
 __all__ = ["MOST_NODES", "Loader", "YamlFault", "value_of"]
 
@@ -19,14 +22,79 @@ class YamlFault(Exception):
 
 
 class Loader(yaml.SafeLoader):
-    """A day or time without quotes is a string, not an object."""
+    """Plain scalars and keys mean what they mean to ``kubectl`` (go.yaml.in/yaml/v2, resolve.go, then JSON): ``y`` and
+    ``off`` are booleans, ``1e3`` and ``3.0`` whole numbers, ``1:30`` and a day are texts, and so is each key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        mapping = super().construct_mapping(node, deep=deep)
+        for key in mapping:
+            if not isinstance(key, str | int | float):
+                raise ConstructorError(None, None, f"expected a text as a key, found {key!r}", node.start_mark)
+        return {_key(key): value for key, value in mapping.items()}
 
 
-def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
-    return loader.construct_scalar(node)
+def _key(key: Hashable) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
-Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
+_TRUE, _FALSE = ("y", "yes", "true", "on"), ("n", "no", "false", "off")
+
+
+def _boolean(_: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
+    word = str(node.value).lower()
+    if word not in (*_TRUE, *_FALSE):
+        raise ConstructorError(None, None, f"expected a boolean, found {node.value}", node.start_mark)
+    return word in _TRUE
+
+
+def _number(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
+    """A float that is whole is an integer in JSON, up to 1e21; what no number holds is a text."""
+    written = str(node.value)
+    text = written.replace("_", "")
+    if (whole := _whole(text)) is not None:
+        return whole
+    try:
+        number = float(text)
+    except ValueError:  # of another base than ten
+        return written
+    if not math.isfinite(number):
+        return written
+    return int(number) if number.is_integer() and abs(number) < 1e21 else number
+
+
+def _whole(text: str) -> int | None:
+    """Within 64 bits, signed or not; a 0 before digits means octal ones (strconv.ParseInt with base 0)."""
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
+    try:
+        number = sign * (int(digits, 8) if octal else int(digits, 0))
+    except ValueError:
+        return None
+    return number if -(1 << 63) <= number < 1 << 64 else None
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
+    if re.fullmatch(_NOT_FINITE, str(node.value)):
+        raise ConstructorError(None, None, f"expected a finite number, found {node.value}", node.start_mark)
+    return _number(loader, node)
+
+
+_NOT_FINITE = r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+
+Loader.yaml_implicit_resolvers = {}  # not YAML 1.1's
+for _tag, _pattern, _first in (
+    ("bool", r"y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON|n|N|no|No|NO|false|False|FALSE|off|Off|OFF", "yYtToOnNfF"),
+    ("null", r"|~|null|Null|NULL", ["", *"~nN"]),
+    ("merge", r"<<", "<"),
+    ("float", _NOT_FINITE, "-+."),
+    ("int", r"[-+]?(0[xX]_*[0-9a-fA-F][0-9a-fA-F_]*|0[bB]_*[01][01_]*|0[oO]_*[0-7][0-7_]*)", "-+0"),
+    ("int", r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9][0-9_]*)?", "-+.0123456789"),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
+
+Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
+Loader.add_constructor("tag:yaml.org,2002:int", _number)
+Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def value_of(node: yaml.Node) -> object:

@@ -14,7 +14,7 @@ _STEP = re.compile(r"[^.\[\]]+|\[\d+\]")
 
 @dataclass(frozen=True)
 class Document:
-    """``value`` as ``yaml.safe_load`` gives it, but for days and times, which are strings."""
+    """``value`` as ``kubectl`` reads it."""
 
     value: object
     node: yaml.Node

@@ -10,6 +10,7 @@ from governed_api.validation import validate
 from governed_api.yaml_loader import MOST_NODES
 from governed_operator.local.manifest_file import ManifestError, documents, findings, load_model
 from governed_operator.local.manifest_text import parsed
+from support.kubectl_words import MEANT
 
 HEAD = "apiVersion: governedmodels.io/v1alpha1\nkind: GovernedModel\nmetadata: {name: tiny}\n"
 
@@ -93,6 +94,33 @@ def test_a_day_without_quotes_is_a_string_as_it_is_to_kubectl(day):
     assert [document.value for document in parsed(f"a: {day}\n")] == [{"a": day}]
 
 
+@pytest.mark.parametrize("word", MEANT)
+def test_a_word_means_what_it_means_to_kubectl(word: str) -> None:
+    (document,) = parsed(f"a: {word}\n")
+    assert document.value == {"a": MEANT[word]}
+    assert isinstance(document.value, dict)
+    assert type(document.value["a"]) is type(MEANT[word])
+
+
+def test_a_key_is_a_text_as_it_is_to_kubectl() -> None:
+    (document,) = parsed("y: 1\nOff: 2\n010: 3\n1.5: 4\n<<: {a: 5}\n")
+    assert document.value == {"true": 1, "false": 2, "8": 3, "1.5": 4, "a": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: .inf\n", ":1:4: expected a finite number, found .inf"),
+        ("a:\n  b: -.INF\n", ":2:6: expected a finite number, found -.INF"),
+        ("a: .NaN\n", ":1:4: expected a finite number, found .NaN"),
+        ("a: !!bool maybe\n", ":1:4: expected a boolean, found maybe"),
+        ("~: 1\n", ":1:1: expected a text as a key, found None"),
+    ],
+)
+def test_what_json_has_no_form_for_is_refused_with_its_place(told, text: str, words: str) -> None:
+    assert words in told(text)
+
+
 def test_aliases_that_unfold_without_bound_are_refused_at_once(told):
     tower = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     tower += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30))
@@ -101,8 +129,8 @@ def test_aliases_that_unfold_without_bound_are_refused_at_once(told):
 
 def test_merged_keys_may_be_overridden(tmp_path):
     path = tmp_path / "m.yaml"
-    path.write_text("base: &b {x: 1, y: 2}\nover: {<<: *b, x: 3}\n")
-    assert documents(path) == [{"base": {"x": 1, "y": 2}, "over": {"x": 3, "y": 2}}]
+    path.write_text("base: &b {x: 1, z: 2}\nover: {<<: *b, x: 3}\n")
+    assert documents(path) == [{"base": {"x": 1, "z": 2}, "over": {"x": 3, "z": 2}}]
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
