@@ -29,14 +29,14 @@ def _each(role: CallerRole | None, method: str, *paths: str) -> dict[tuple[str, 
 
 SERVER_ROLES: Roles = {
     **_common(_CALL),
-    **_each(None, "GET", routes.V2_LIVE, routes.V2_READY),
+    **_each(None, "GET", routes.V2_LIVE, routes.V2_READY, routes.PING),
     **_each(
         _CALL, "GET", routes.ROOT, routes.V2, routes.V2_MODELS, routes.MODEL, routes.VERSION, routes.MODEL_READY,
         routes.VERSION_READY, routes.V1_MODELS, routes.V1_MODEL, routes.RECEIPT,
     ),
     **_each(
-        _CALL, "POST", routes.INFER, routes.VERSION_INFER, routes.V1_PREDICT, routes.COMPLETIONS,
-        routes.CHAT_COMPLETIONS, routes.EMBEDDINGS,
+        _CALL, "POST", routes.INFER, routes.VERSION_INFER, routes.V1_PREDICT, routes.INVOCATIONS,
+        routes.COMPLETIONS, routes.CHAT_COMPLETIONS, routes.EMBEDDINGS,
     ),
     **_each(_EXPLAIN, "POST", routes.EXPLAIN, routes.VERSION_EXPLAIN, routes.EXPLANATIONS, routes.V1_EXPLAIN),
     **_each(_EXPLAIN, "GET", routes.EXPLANATION, routes.IMPORTANCES, routes.QUALITY, routes.OVERVIEW),

@@ -44,6 +44,10 @@ V1_MODEL = "/v1/models/{model}"
 V1_PREDICT = f"{V1_MODEL}:predict"
 V1_EXPLAIN = f"{V1_MODEL}:explain"
 
+# MLflow's scoring protocol (server)
+INVOCATIONS = "/invocations"
+PING = "/ping"
+
 # OpenAI's (server, foreign runtimes)
 COMPLETIONS = "/v1/completions"
 CHAT_COMPLETIONS = "/v1/chat/completions"

@@ -118,6 +118,80 @@ async def test_v1_errors(http: httpx.AsyncClient, name: str) -> None:
     assert words in answer.json()["error"]
 
 
+VALUES = list(ROW.values())
+MLFLOW: dict[str, dict[str, Any]] = {
+    "split": {"dataframe_split": {"columns": list(ROW)[::-1], "index": [7, 9], "data": [VALUES[::-1]] * 2}},
+    "split without names": {"dataframe_split": {"data": [VALUES] * 2}},
+    "split by numbers": {"dataframe_split": {"columns": list(range(len(VALUES))), "data": [VALUES] * 2}},
+    "records": {"dataframe_records": [ROW, ROW]},
+    "instances": {"instances": [ROW, VALUES], "params": {"gender": "f"}},
+    "inputs by column": {"inputs": {name: [value, value] for name, value in ROW.items()}},
+    "inputs as columns of one": {"inputs": {name: [[value], [value]] for name, value in ROW.items()}},
+    "inputs as rows": {"inputs": [VALUES, ROW], "params": None},
+}
+
+
+@pytest.mark.parametrize("form", MLFLOW)
+async def test_mlflow_s_forms_are_answered_as_v1_is(http: httpx.AsyncClient, form: str) -> None:
+    expected = (await http.post("/v1/models/credit:predict", json={"instances": [ROW, ROW]})).json()
+    answer = await http.post("/invocations", json=MLFLOW[form], headers={"X-Request-Id": "mine"})
+    assert answer.status_code == 200, answer.text
+    assert {**answer.json(), "id": ""} == {**expected, "id": ""}
+    assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_what_mlflow_asks_is_governed() -> None:
+    journal = MemoryJournal()
+    quota = LocalQuota(Quota(requests=[Limit(limit=1, window="1m")]), "k")
+    async with client(gateway(journal=journal, quota=quota)) as limited:
+        first = await limited.post("/invocations", json=MLFLOW["records"])
+        second = await limited.post("/invocations", json=MLFLOW["records"])
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert journal.ids == [first.json()["id"]]
+
+
+MLFLOW_ERRORS: dict[str, tuple[Any, str]] = {
+    "nothing": (
+        {},
+        "expected one of dataframe_split, dataframe_records, instances, inputs in an MLflow request, found none",
+    ),
+    "two forms": ({"instances": [ROW], "inputs": [ROW]}, "found instances and inputs"),
+    "a list": ([ROW], "an MLflow request"),
+    "no rows": ({"dataframe_records": []}, "dataframe_records: expected at least one row"),
+    "no columns": ({"inputs": {}}, "inputs: expected at least one row"),
+    "unknown": ({"dataframe_records": [ROW, ROW | {"salary": 1}]}, "dataframe_records[1].salary: expected one of"),
+    "missing": ({"inputs": {"age": [1]}}, "inputs[0]: expected feature"),
+    "ragged": ({"inputs": {"age": [1], "job": [1, 2]}}, "inputs.job: expected 1 values as in the others, found 2"),
+    "short row": (
+        {"dataframe_split": {"columns": ["age"], "data": [[1], []]}},
+        "dataframe_split.data[1]: expected a list",
+    ),
+    "few values": ({"dataframe_split": {"data": [[1]]}}, "dataframe_split.data[0]: expected 12 values"),
+    "a name twice": ({"dataframe_split": {"columns": ["age", "age"], "data": []}}, "found 'age' twice"),
+    "mixed names": ({"dataframe_split": {"columns": ["age", 1], "data": []}}, "found something else among them"),
+    "columns of one name": ({"dataframe_split": {"columns": "age", "data": []}}, "expected a list of names"),
+    "no frame": ({"dataframe_split": [[1]]}, 'expected {"columns": [...], "data": [[...]]}'),
+    "an object of records": ({"dataframe_records": {"age": [1]}}, "dataframe_records: expected a list of rows"),
+    "params": ({"instances": [ROW], "params": [1]}, "params: expected an object"),
+    "wrong type": ({"instances": [ROW | {"age": "old"}]}, "'age': expected FP32 numbers, found a string"),
+    "a scalar for twelve": ({"inputs": [1, 2]}, "inputs[0]: expected 12 values"),
+}
+
+
+@pytest.mark.parametrize("name", MLFLOW_ERRORS)
+async def test_a_wrong_request_of_mlflow_s_says_where(http: httpx.AsyncClient, name: str) -> None:
+    body, words = MLFLOW_ERRORS[name]
+    answer = await http.post("/invocations", json=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+
+
+async def test_mlflow_s_ping_says_whether_it_serves(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/ping")).status_code == 200
+    async with client(Gateway("credit", why="it loads")) as away:
+        assert (await away.get("/ping")).status_code == 503
+
+
 async def test_metadata_and_health(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v2")).json()["extensions"] == ["binary_tensor_data", "explain"]
     assert (await http.get("/v2/models")).json() == {"models": ["credit"]}

@@ -85,7 +85,7 @@ def _health(app: FastAPI, gateway: Gateway) -> None:
 
     for path in (routes.LIVE_PATH, routes.V2_LIVE):
         app.get(path, tags=["health"])(live)
-    for path in (routes.READY_PATH, routes.V2_READY):
+    for path in (routes.READY_PATH, routes.V2_READY, routes.PING):
         app.get(path, tags=["health"], response_model=None)(ready)
 
     @app.get(routes.METRICS_PATH, tags=["health"])
@@ -236,6 +236,14 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
         asked = body_header(request.scope["headers"])
         body, caller = await request.body(), _caller(request)
         return _response(await service.predict_v1(body, asked.request_id, promise=asked.promise, caller=caller))
+
+    @app.post(routes.INVOCATIONS, tags=["mlflow"], openapi_extra=openapi.any_json())
+    async def invocations(request: Request) -> Response:
+        """MLflow's scoring protocol: ``dataframe_split``, ``dataframe_records``, ``instances`` or ``inputs``."""
+        service = _versioned(gateway, gateway.model, None)
+        asked = body_header(request.scope["headers"])
+        body, caller = await request.body(), _caller(request)
+        return _response(await service.invocations(body, asked.request_id, promise=asked.promise, caller=caller))
 
     @app.post(routes.V1_EXPLAIN, tags=["v1"], openapi_extra=docs)
     async def explain(request: Request, model: str) -> Response:

@@ -20,6 +20,7 @@ from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.promises import HEADER as PROMISE
 from governed_serving.server.protocol.embeddings import EmbeddingsCodec
+from governed_serving.server.protocol.mlflow import MlflowCodec
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
 from governed_serving.server.receipts import Receipts
@@ -153,6 +154,7 @@ class HttpService:
         self.plane = plane
         self.v2 = v2
         self.v1 = V1Codec(plane.signature)
+        self.mlflow = MlflowCodec(self.v1)
         self.vectors = EmbeddingsCodec(plane.signature, plane.identity.model)
         self._limits, self._own_limits = plane.admission.limits, plane.pipeline.limits
         self._counted = plane.metrics.counted
@@ -248,14 +250,25 @@ class HttpService:
         self, body: bytes, request_id: str = "", *, promise: bool = False, caller: Known | None = None
     ) -> HttpReply:
         """V1 :predict. Raises ServerError."""
+        return await self._predict(self.v1, body, request_id, promise=promise, caller=caller)
+
+    async def invocations(
+        self, body: bytes, request_id: str = "", *, promise: bool = False, caller: Known | None = None
+    ) -> HttpReply:
+        """MLflow's /invocations. Raises ServerError."""
+        return await self._predict(self.mlflow, body, request_id, promise=promise, caller=caller)
+
+    async def _predict(
+        self, codec: V1Codec | MlflowCodec, body: bytes, request_id: str, *, promise: bool, caller: Known | None
+    ) -> HttpReply:
         with self.plane.pipeline.counting("predict"):
-            request = self.v1.decode(body)
+            request = codec.decode(body)
             request.request_id, request.promise, request.caller = request_id, promise, caller
             response = await self.plane.infer(request)
         names = (*named(response.id, request_id or response.client_id), *self._own_limits(caller))
         if response.promise:
             names = (*names, (PROMISE, response.promise.encode()))
-        return HttpReply(200, self.v1.encode(response), (_JSON, *names))
+        return HttpReply(200, codec.encode(response), (_JSON, *names))
 
     async def embeddings(
         self, body: bytes, request_id: str = "", *, promise: bool = False, caller: Known | None = None

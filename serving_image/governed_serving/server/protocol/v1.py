@@ -14,13 +14,16 @@ from governed_serving.server.protocol.shapes import identity
 from governed_serving.server.protocol.tensors import values_of
 from governed_serving.server.signature import Signature, Values
 
-__all__ = ["V1Codec", "V1Request"]
+__all__ = ["Row", "V1Codec", "V1Request"]
+
+Row = dict[str, Any] | list[Any]
+"""Values by the names of features, or in their order."""
 
 
 class V1Request(msgspec.Struct):
     """``instances`` are rows; ``parameters`` as in V2; an ``id`` is ours, V1 has none."""
 
-    instances: list[dict[str, Any] | list[Any]]
+    instances: list[Row]
     id: str | None = None
     parameters: dict[str, Any] | None = None
 
@@ -38,37 +41,40 @@ class V1Codec:
             message = decode_with(self._decoder, body)
         except msgspec.DecodeError as error:
             raise malformed(error, body, 'a V1 request {"instances": [...]}') from error
-        if not message.instances:
-            raise InvalidRequest("instances: expected at least one row, found none")
+        request = self.of_rows(message.instances, message.parameters or {}, "instances")
+        request.id, request.size = identity(message.id), len(body)
+        return request
+
+    def of_rows(self, rows: Sequence[Row], parameters: dict[str, Any], where: str) -> InferRequest:
+        """A request without id and size; ``where`` names the rows to who sent them. Raises InvalidRequest."""
+        if not rows:
+            raise InvalidRequest(f"{where}: expected at least one row, found none")
+        if any(spec.shape != (1,) for spec in self._signature.inputs):
+            raise InvalidRequest(f"{where}: expected a model of single features, found tensors; use the V2 protocol")
         columns: list[list[Any]] = [[] for _ in self._signature.inputs]
-        for number, row in enumerate(message.instances):
-            for column, value in zip(columns, self._row(number, row), strict=True):
+        for number, row in enumerate(rows):
+            for column, value in zip(columns, self._row(f"{where}[{number}]", row), strict=True):
                 column.append(value)
         checked: list[Values] = [
             values_of(spec.name, spec.textual, spec.dtype, column)
             for spec, column in zip(self._signature.inputs, columns, strict=True)
         ]
-        return InferRequest(
-            identity(message.id), len(message.instances), checked, parameters=message.parameters or {}, size=len(body)
-        )
+        return InferRequest("", len(rows), checked, parameters=parameters)
 
-    def _row(self, number: int, row: dict[str, Any] | list[Any]) -> list[Any]:
+    def _row(self, where: str, row: Row) -> list[Any]:
         inputs = self._signature.inputs
-        if any(spec.shape != (1,) for spec in inputs):
-            raise InvalidRequest("instances: expected a model of single features, found tensors; use the V2 protocol")
         if isinstance(row, list):
             if len(row) != len(inputs):
                 raise InvalidRequest(
-                    f"instances[{number}]: expected {len(inputs)} values ({self._signature.names()}), found {len(row)}"
+                    f"{where}: expected {len(inputs)} values ({self._signature.names()}), found {len(row)}"
                 )
             return row
         if strange := [n for n in row if n not in self._signature.index]:
             raise InvalidRequest(
-                f"instances[{number}].{strange[0]}: expected one of {self._signature.names()}; correct the name "
-                "or leave it out"
+                f"{where}.{strange[0]}: expected one of {self._signature.names()}; correct the name or leave it out"
             )
         if missing := [s.name for s in inputs if s.name not in row]:
-            raise InvalidRequest(f"instances[{number}]: expected feature {missing[0]!r}, found a row without it")
+            raise InvalidRequest(f"{where}: expected feature {missing[0]!r}, found a row without it")
         return [row[spec.name] for spec in inputs]
 
     def encode(self, response: InferResponse) -> bytes:
