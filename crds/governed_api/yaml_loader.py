@@ -25,12 +25,15 @@ class Loader(yaml.SafeLoader):
     """Plain scalars and keys mean what they mean to ``kubectl`` (go.yaml.in/yaml/v2, resolve.go, then JSON): ``y`` and
     ``off`` are booleans, ``1e3`` and ``3.0`` whole numbers, ``1:30`` and a day are texts, and so is each key."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        mapping = super().construct_mapping(node, deep=deep)
-        for key in mapping:
-            if not isinstance(key, str | int | float):
-                raise ConstructorError(None, None, f"expected a text as a key, found {key!r}", node.start_mark)
-        return {_key(key): value for key, value in mapping.items()}
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[dict[str, object]]:
+    """In two steps, as PyYAML asks of what may refer to itself."""
+    mapping: dict[str, object] = {}
+    yield mapping
+    for key, value in loader.construct_mapping(node).items():
+        if not isinstance(key, str | int | float):
+            raise ConstructorError(None, None, f"expected a text as a key, found {key!r}", node.start_mark)
+        mapping[_key(key)] = value
 
 
 def _key(key: Hashable) -> str:
@@ -92,6 +95,7 @@ for _tag, _pattern, _first in (
 ):
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
 
+Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
 Loader.add_constructor("tag:yaml.org,2002:int", _number)
 Loader.add_constructor("tag:yaml.org,2002:float", _float)

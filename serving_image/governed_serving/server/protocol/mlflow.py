@@ -12,7 +12,7 @@ from governed_serving.server.messages import InferRequest
 from governed_serving.server.protocol.json_errors import decode_object
 from governed_serving.server.protocol.v1 import Row, V1Codec
 
-__all__ = ["FORMS", "MlflowCodec"]
+__all__ = ["MlflowCodec"]
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """One of which a request has."""
