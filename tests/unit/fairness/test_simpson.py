@@ -302,6 +302,16 @@ def test_a_region_of_one_rate_is_in_the_range_and_of_no_weight_nothing(k: float)
     assert tuple(contrast_region(np.array([0.0]), ten * 0, one, 0.05)) == (0.0, 1.0)
 
 
+def test_a_region_ends_within_what_the_weights_allow_whatever_rounding_adds() -> None:
+    """Rates of 0 and 1 lie in these regions; the same weights, summed in another order, come out 2e-16 beyond."""
+    k, n, weights = (np.array(x) for x in ((3.0, 0, 0, 2), (3.0, 0, 3, 2), (-0.5, -0.9, 0.8, -0.4)))
+    lower, least = contrast_region(k, n, weights, 0.05).lower, np.minimum(weights, 0).sum()
+    assert (lower, lower >= least) == (pytest.approx(least, abs=1e-9), True)
+    k, n, weights = (np.array(x) for x in ((0.0, 3, 0, 0, 3), (0.0, 3, 1, 0, 3), (0.1, 0.3, -0.4, 0.3, 0.2)))
+    upper, most = contrast_region(k, n, weights, 0.05).upper, np.maximum(weights, 0).sum()
+    assert (upper, upper <= most) == (pytest.approx(most, abs=1e-9), True)
+
+
 def test_no_choice_of_weights_after_looking_makes_a_region_miss_oftener() -> None:
     """At each look the weights are those that make the truth look worst: signs and sizes by what was counted."""
     rng, rates, missed = np.random.default_rng(3), np.array([0.2, 0.5, 0.7, 0.9]), 0

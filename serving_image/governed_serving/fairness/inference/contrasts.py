@@ -94,7 +94,7 @@ class _Problem:
         1, d)."""
         inside = 1 + self.moved * p[:, None, :]
         local = self.constant - (self.n[:, None, :] * np.log(inside)).sum(-1)
-        likelihood = (self.k * np.log(p) + (self.n - self.k) * np.log1p(-p)).sum(-1)
+        likelihood = (self.k * np.log(p) + (self.n - self.k) * np.log1p(-p)).sum(1)
         return np.concatenate([local, (_GLOBAL + self.marginal - likelihood)[:, None]], 1), inside
 
     def value(self, p: Floats) -> Floats:
@@ -138,7 +138,7 @@ class _Paired(_Problem):
         """Weighted logarithms, shape (m, bets + effects + 1)."""
         alike = self.constant - (self.n[:, None, :] * np.log(inside)).sum(-1) - log(2)
         apart = mean[:, 0].sum(-1) + _OF_EFFECT - log(2)
-        likelihood = (self.k * np.log(p) + (self.n - self.k) * np.log1p(-p)).sum(-1)
+        likelihood = (self.k * np.log(p) + (self.n - self.k) * np.log1p(-p)).sum(1)
         return np.concatenate([alike, apart, (_GLOBAL + self.marginal - likelihood)[:, None]], 1)
 
     def value(self, p: Floats) -> Floats:
@@ -173,8 +173,8 @@ class _Paired(_Problem):
 
 
 def _log_sum(logs: Floats) -> Floats:
-    top = logs.max(-1)
-    total: Floats = top + np.log(np.exp(logs - top[..., None]).sum(-1))
+    top = logs.max(1)
+    total: Floats = top + np.log(np.exp(logs - top[:, None]).sum(1))
     return total
 
 
@@ -189,13 +189,13 @@ def log_evidence(k: Any, n: Any, a: Any, b: Any) -> Floats:
     out = np.full(len(k), -np.inf)
     unknown = np.where(a > 0, 0.0, 1.0)
     observed = np.where(n > 0, k / np.maximum(n, 1), unknown)
-    least = np.minimum(a, 0).sum(-1)
+    least = np.minimum(a, 0).sum(1)
     out[b < least] = np.inf
-    asked = np.flatnonzero((b >= least) & ((a * observed).sum(-1) > b))
+    asked = np.flatnonzero((b >= least) & ((a * observed).sum(1) > b))
     chunk = max(_CHUNK * 2 // k.shape[1], 1)
     for start in range(0, len(asked), chunk):
         rows = asked[start : start + chunk]
-        reach = np.abs(a[rows]).sum(-1)
+        reach = np.abs(a[rows]).sum(1)
         border = np.maximum(b[rows], least[rows] + 1e-9 * reach)
         out[rows] = _infimum(k[rows], n[rows], a[rows], border)
     return out
@@ -213,14 +213,14 @@ def _infimum(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
         walls = _BARRIER * (1 / (1 - p) ** 2 + 1 / p**2) + 1e-9
         step, multiplier = _newton(curvature._replace(diagonal=curvature.diagonal + walls), g_whole, a)
         rest = g - multiplier[:, None] * a
-        gap = np.maximum(rest * p, -rest * (1 - p)).sum(-1)
+        gap = np.maximum(rest * p, -rest * (1 - p)).sum(1)
         bound[rows] = np.maximum(bound[rows], f - gap)
         going = gap > 1e-3 + 2 * _BARRIER * p.shape[1]
         if not going.any():
             break
         rows, a = rows[going], a[going]
         problem, p, step = problem.take(going), p[going], step[going]
-        slope = (g_whole[going] * step).sum(-1)
+        slope = (g_whole[going] * step).sum(1)
         p = _search(problem, p, step, f[going], slope)
     return bound
 
@@ -275,12 +275,12 @@ class _Curvature(NamedTuple):
 def _newton(curvature: _Curvature, gradient: Floats, a: Floats) -> tuple[Floats, Floats]:
     """Step within a·step = 0, and the multiplier of the constraint."""
     down, along = curvature.solve(np.stack([gradient, a], 1)).swapaxes(0, 1)
-    multiplier = (a * down).sum(-1) / (a * along).sum(-1)
+    multiplier = (a * down).sum(1) / (a * along).sum(1)
     return multiplier[:, None] * along - down, multiplier
 
 
 def _barrier(p: Floats) -> Floats:
-    height: Floats = -_BARRIER * (np.log(p) + np.log1p(-p)).sum(-1)
+    height: Floats = -_BARRIER * (np.log(p) + np.log1p(-p)).sum(1)
     return height
 
 
@@ -308,8 +308,8 @@ def _start(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
     """About the likeliest rates with a·p = b, strictly inside the box."""
     rate = (k + 0.5) / (n + 1)
     variance = rate * (1 - rate) / (n + 1)
-    near = rate + variance * a * ((b - (a * rate).sum(-1)) / (a * a * variance).sum(-1))[:, None]
-    low, high = np.minimum(a, 0).sum(-1), np.maximum(a, 0).sum(-1)
+    near = rate + variance * a * ((b - (a * rate).sum(1)) / (a * a * variance).sum(1))[:, None]
+    low, high = np.minimum(a, 0).sum(1), np.maximum(a, 0).sum(1)
     along = ((b - low) / (high - low))[:, None]
     centre = np.where(a > 0, along, 1 - along)
     away = near - centre
@@ -322,7 +322,7 @@ def _start(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
 def _marginals(k: Floats, n: Floats) -> Floats:
     """Log of the Beta(½, ½) marginals of all coordinates together, shape (m,)."""
     half = log_gamma(k + 0.5) + log_gamma(n - k + 0.5) - log_gamma(n + 1)
-    total: Floats = half.sum(-1) - k.shape[1] * log(np.pi)
+    total: Floats = half.sum(1) - k.shape[1] * log(np.pi)
     return total
 
 
