@@ -54,7 +54,7 @@ def print_usage(usage: Usage, names: Names, *, trusted: bool) -> None:
     for caller, kind, units in _summed(usage):
         counted = ", ".join(_amount(units, unit) for unit in _UNITS if unit in units)
         say(f"{_called(caller, names):<{_width(usage, names)}}  {kind:<10}  {counted}")
-        if open_ := max(0, units.get("started", 0) - units["requests"]) if "started" in units else 0:
+        if (open_ := units.get("started", 0) - units["requests"]) > 0:
             say(f"            {open_:,} of these began without an end within the time: refused by the runtime, or cut")
     if not usage.charges:
         say("no answer of a known caller within the time")
