@@ -126,6 +126,8 @@ def test_a_dossier_is_verified_by_itself(admissions_once: Once, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     whole = governed("verify", dossier)
     assert (whole.returncode, "6 files are what index.json says" in whole.stdout) == (0, True), whole.stdout
+    other = governed("verify", dossier, "--id", "nobody-s")
+    assert (other.returncode, "id nobody-s is not among the" in other.stderr) == (1, True), other.stdout
     dossier.write_bytes(changed(dossier.read_bytes()))
     damaged = governed("verify", dossier)
     assert damaged.returncode == 1, damaged.stdout + damaged.stderr

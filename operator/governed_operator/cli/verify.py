@@ -88,8 +88,6 @@ def command(
     if request:
         more += [f"--id={request}"]
     dossier = against is None and _is_zip(Path(target))
-    if dossier and (witness_key or quorum or request):
-        fail("a dossier takes --key-file and --checkpoint: for more, verify the ledger.tar in it", 2)
     program = module("governed_serving.dossier" if dossier else "governed_serving.archive", "verify")
     if program is None:
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")

@@ -17,7 +17,14 @@ import msgspec
 from governed_api import runtime
 from governed_api.printable import printable
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail, say
+from governed_serving.archive.verify.command_line import (
+    add_checkpoint,
+    add_keys,
+    add_witnesses,
+    expected_errors,
+    fail,
+    say,
+)
 
 if TYPE_CHECKING:
     from governed_serving.archive.verify.inspection import Asked, Inspection
@@ -87,7 +94,7 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
         default="",
         help="for a receipt or promise: the folder, bundle or URL of the ledger that must have it",
     )
-    _add_witnesses(verify)
+    add_witnesses(verify)
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
 
@@ -104,20 +111,6 @@ def _add_usage(usage: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print it as JSON")
     form.add_argument("--csv", action="store_true", help="print it in the columns of FOCUS")
     usage.set_defaults(run=_usage)
-
-
-def _add_witnesses(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--witness-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="VKEY",
-        help="file with a witness's verifier key, kept elsewhere: its cosignature must be there",
-    )
-    parser.add_argument(
-        "--quorum", type=int, default=0, help="how many of the witnesses must have cosigned (default: all)"
-    )
 
 
 def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -167,7 +160,7 @@ def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         action="store_true",
         help="persons who were erased since an older backup may come back: an entry says how many keys it has",
     )
-    _add_witnesses(restore)
+    add_witnesses(restore)
     restore.set_defaults(run=_restore)
 
 

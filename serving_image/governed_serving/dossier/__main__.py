@@ -15,12 +15,20 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Verifier, open_dossier
 from governed_serving.archive.verify.bundle import export
-from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail, say
+from governed_serving.archive.verify.command_line import (
+    add_checkpoint,
+    add_keys,
+    add_witnesses,
+    expected_errors,
+    fail,
+    say,
+)
 from governed_serving.archive.verify.findings import EXIT_STATUS, Findings
 from governed_serving.archive.verify.inspection import Asked, inspect_source
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source, trusted_vkey
 from governed_serving.archive.verify.printing import print_inspection
 from governed_serving.archive.verify.sources import BundleSource
+from governed_serving.archive.verify.witnesses import witness_rule
 from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.dossier import Archived, document_files, gather
@@ -93,12 +101,13 @@ def _verify(options: argparse.Namespace) -> int:
     """As of a bundle, once the dossier is whole; its index is held against the ledger and its key's signature."""
     vkey = trusted_vkey(options.key_file)
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+    asked = Asked(vkey, earlier, options.id, witnesses=witness_rule(options.witness_key, options.quorum))
     with tempfile.TemporaryDirectory(prefix="governed-verify-") as name:
         folder = Path(name)
         index = unpacked(options.dossier, folder)
         with closing(BundleSource(folder / LEDGER)) as source:
             own = source.vkey().strip()
-            inspection = inspect_source(source, Asked(vkey, earlier))
+            inspection = inspect_source(source, asked)
             log, findings = inspection.log, inspection.findings
             if log is not None:
                 _check_whose(source, log.size, index.model, findings)
@@ -177,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("dossier", type=Path, help="zip file")
     add_keys(verify)
     add_checkpoint(verify)
+    verify.add_argument("--id", default="", help="also prove that this request (or other id) is in its ledger")
+    add_witnesses(verify)
     return parser
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import Archive
 from governed_serving.crypto import Kek
 from governed_serving.dossier.__main__ import main
 from governed_serving.dossier.package import INDEX, LEDGER, NOTE, PAGE, unpacked
+from support.witness import Witness
 from unit.archive.ledgers import batch
 
 KEY = bytes(32)
+WITNESS, STRANGER = Witness(), Witness("witness.example/w2", bytes(range(2, 34)))
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive.appender.submit(batch(0, 40, model="credit")).result(10)
     archive.appender.submit(batch(0, 5, stream="other-0", model="other")).result(10)
     archive.close()
+    ledger = tmp_path / "archive" / "ledger"
+    note = (ledger / "checkpoint").read_text()
+    (ledger / WITNESSED).write_text(note + WITNESS.line(note.partition("\n\n")[0] + "\n"))
     (tmp_path / "kek").write_bytes(KEY)
     (tmp_path / "kek").chmod(0o600)
     (tmp_path / "report.json").write_text('{"status": {}}')
@@ -83,6 +89,36 @@ def test_another_s_key_is_refused(made: Path, capsys: pytest.CaptureFixture[str]
     other.close()
     assert main(["verify", str(made), "--key-file", str(tmp_path / "vkey")]) == 1
     assert "not verified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    {
+        "an entry of the model": (["--id", "server-0/17"], 0, "inclusion   id server-0/17 is entry "),
+        "an entry of another model": (["--id", "other-0/3"], 1, "id other-0/3 is not among the 4"),
+        "who cosigned": (["--witness-key", "w1"], 0, "witness.example/w1 cosigned 4"),
+        "one who didn't cosign": (["--witness-key", "w2"], 1, "expected 1: none by witness.example/w2"),
+        "a quorum": (["--witness-key", "w1", "--witness-key", "w2", "--quorum", "1"], 0, "witness.example/w1 cosigned"),
+        "no quorum": (["--witness-key", "w1", "--witness-key", "w2"], 1, "expected 2: none by witness.example/w2"),
+        "a quorum of nobody": (["--quorum", "1"], 1, "--quorum must be 1 to 0, the witness keys given"),
+    }.values(),
+)
+def test_what_a_ledger_is_asked_a_dossier_is_asked(
+    made: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, witness in (("w1", WITNESS), ("w2", STRANGER)):
+        Path(name).write_text(witness.vkey)
+    capsys.readouterr()
+    assert main(["verify", str(made), *words]) == code
+    said = capsys.readouterr()
+    assert told in said.out + said.err
 
 
 def test_members_depend_on_the_content_alone(made: Path) -> None:

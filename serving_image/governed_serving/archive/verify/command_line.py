@@ -13,7 +13,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.environment import InvalidSettings
 
-__all__ = ["add_checkpoint", "add_keys", "expected_errors", "fail", "say"]
+__all__ = ["add_checkpoint", "add_keys", "add_witnesses", "expected_errors", "fail", "say"]
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,21 @@ def add_checkpoint(parser: argparse.ArgumentParser, consequence: str = "") -> No
         action="append",
         default=[],
         help=f"an earlier checkpoint, anchor or GovernanceReport, kept elsewhere{consequence and f': {consequence}'}",
+    )
+
+
+def add_witnesses(parser: argparse.ArgumentParser) -> None:
+    """``--witness-key``, as often as one likes, and ``--quorum``: ``witness_rule`` takes them."""
+    parser.add_argument(
+        "--witness-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="file with a witness's verifier key, kept elsewhere: its cosignature must be there",
+    )
+    parser.add_argument(
+        "--quorum", type=int, default=0, help="how many of the witnesses must have cosigned (default: all)"
     )
 
 
