@@ -1,5 +1,7 @@
 """What the containers of a local run wrote, in bounded files of its work directory that only the caller may read."""
 
+import errno
+import json
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,29 +23,53 @@ LogLine = tuple[str, str, str]
 
 
 class KeptLogs:
-    """Appends to ``folder``/CONTAINER.log. A full disk ends no run: lines are dropped, and counted."""
+    """Appends to ``folder``/CONTAINER.log. A full disk ends no run: lines are dropped, and counted; the first that can
+    be written again stands behind a line that says how many are missing there."""
 
     def __init__(self, folder: Path, file_bytes: int = FILE_BYTES) -> None:
         self._folder, self._bytes = folder, file_bytes
         self.dropped = 0
         """Lines that couldn't be written."""
+        self.trouble = ""
+        """Why the last of them couldn't."""
+        self._missing: dict[str, int] = {}
+        """Those of each container since one could."""
 
     def line(self, container: str, text: str) -> None:
         """One line, with the time at which it came."""
+        missing = self._missing.get(container, 0)
+        try:
+            if missing:
+                self._write(container, _gap(missing, self.trouble))
+                del self._missing[container]
+            self._write(container, text)
+        except OSError as error:
+            self.dropped += 1
+            self.trouble = error.strerror or type(error).__name__
+            self._missing[container] = self._missing.get(container, 0) + 1
+
+    def _write(self, container: str, text: str) -> None:
+        """Raises OSError; then nothing of the line is there."""
         stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         one = text.replace("\n", "\\n")
         data = f"{stamp} {one}\n".encode(errors="replace")
         path = _file(self._folder, container)
+        if path.exists() and path.lstat().st_size + len(data) > self._bytes:
+            path.replace(_older(path))
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if path.exists() and path.lstat().st_size + len(data) > self._bytes:
-                path.replace(_older(path))
-            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, data)
-            finally:
-                os.close(file)
-        except OSError:
-            self.dropped += 1
+            before = os.fstat(file).st_size
+            if os.write(file, data) < len(data):  # the disk is full now: the next line would go on where this one ends
+                os.ftruncate(file, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(file)
+
+
+def _gap(missing: int, trouble: str) -> str:
+    """In the form in which containers log."""
+    what = "1 line is" if missing == 1 else f"{missing:,} lines are"
+    return json.dumps({"level": "warning", "message": f"{what} missing before the next, not kept: {trouble}"})
 
 
 def containers(folder: Path) -> list[str]:

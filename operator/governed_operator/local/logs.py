@@ -19,7 +19,7 @@ class Logs:
     def __init__(self, console: Console, *, quiet: bool = False, kept: KeptLogs | None = None) -> None:
         self.console = console
         self._kept = kept
-        self._quiet = quiet
+        self._quiet, self._told = quiet, False
         self._colours: dict[str, str] = {}
         self._last: dict[str, deque[tuple[str, str]]] = {}
 
@@ -27,11 +27,22 @@ class Logs:
         """One line as a container wrote it."""
         if self._kept is not None:
             self._kept.line(container, text)
+            self._tell_dropped(self._kept)
         level, message = readable(text)
         self._last.setdefault(container, deque(maxlen=KEPT)).append((level, message))
         if self._quiet and level not in LEVELS:
             return
         self.show(container, level, message)
+
+    def _tell_dropped(self, kept: KeptLogs) -> None:
+        if kept.dropped and not self._told:
+            self._told = True
+            self.note(f"lines can't be kept, governed logs will lack them: {kept.trouble}; make room", "yellow")
+
+    def close(self) -> None:
+        """The run is over: how many lines were not kept."""
+        if self._kept is not None and self._kept.dropped:
+            self.note(f"{self._kept.dropped:,} lines of containers were not kept: {self._kept.trouble}", "yellow")
 
     def show(self, container: str, level: str, message: str) -> None:
         """Print what a line says."""

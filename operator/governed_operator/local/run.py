@@ -125,6 +125,7 @@ class LocalRun:
         finally:
             await self._stop()
             await prober.close()
+            self.logs.close()
             self.workdir.close()
 
     async def _start(self, prober: Prober) -> Running:

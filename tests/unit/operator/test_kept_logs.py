@@ -1,12 +1,16 @@
 """What containers wrote is kept, bounded, and read again in order."""
 
+import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from governed_operator.local.kept_logs import KeptLogs, Reader, containers
+from governed_operator.local.logs import Logs, readable
 
 
 def texts(lines: list[tuple[str, str, str]]) -> list[str]:
@@ -88,3 +92,59 @@ def test_a_folder_that_takes_nothing_ends_nobody_and_is_counted(tmp_path: Path) 
     linked.line("server", "lost")
     assert (kept.dropped, linked.dropped) == (1, 1)
     assert (tmp_path / "elsewhere").read_text() == "", "a link leads out of the folder"
+
+
+def a_full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """What makes writing take half of what it is given, as where the disk becomes full, and what ends that."""
+    write = os.write
+
+    def half(file: int, data: bytes) -> int:
+        return write(file, data[: len(data) // 2])
+
+    return lambda full: monkeypatch.setattr(os, "write", half if full else write)
+
+
+def test_what_is_missing_is_said_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, full = KeptLogs(tmp_path), a_full_disk(monkeypatch)
+    kept.line("server", "first")
+    kept.line("auditor", "first")
+    full(True)
+    for number in range(3):
+        kept.line("server", f"lost {number}")
+    kept.line("auditor", "lost")
+    full(False)
+    kept.line("server", "second")
+    kept.line("server", "third")
+    kept.line("auditor", "second")
+    gap = "missing before the next, not kept: No space left on device"
+    lines = [readable(text) for text in texts(Reader(tmp_path, "server").last(10))]
+    assert lines == [("", "first"), ("warning", f"3 lines are {gap}"), ("", "second"), ("", "third")]
+    lines = [readable(text) for text in texts(Reader(tmp_path, "auditor").last(10))]
+    assert lines == [("", "first"), ("warning", f"1 line is {gap}"), ("", "second")]
+    assert kept.dropped == 4
+
+
+def test_a_gap_that_can_t_be_said_yet_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, full = KeptLogs(tmp_path), a_full_disk(monkeypatch)
+    for turn in range(5):
+        full(turn < 4)
+        kept.line("server", f"line {turn}")
+    first, second = (readable(text) for text in texts(Reader(tmp_path).last(10)))
+    assert first[1].startswith("4 lines are missing before the next")
+    assert second == ("", "line 4")
+
+
+def test_the_runner_says_once_and_at_its_end_that_lines_are_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, full = io.StringIO(), a_full_disk(monkeypatch)
+    logs = Logs(Console(file=out, width=200), kept=KeptLogs(tmp_path))
+    logs.line("server", "kept")
+    logs.close()
+    assert "kept:" not in out.getvalue()
+    full(True)
+    logs.line("server", "lost")
+    logs.line("server", "lost too")
+    assert out.getvalue().count("governed logs will lack them: No space left on device; make room") == 1
+    logs.close()
+    assert out.getvalue().splitlines()[-1].endswith("2 lines of containers were not kept: No space left on device")
