@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -122,7 +123,7 @@ class IssuerSource(Part):
     @property
     def id(self) -> str:
         """How callers name it."""
-        return _digest(self.model_dump())
+        return _id_of(self)
 
     @property
     def published(self) -> bool:
@@ -132,7 +133,7 @@ class IssuerSource(Part):
     @property
     def place(self) -> "IssuerSource":
         """What is fetched once, whatever the audience."""
-        return self.model_copy(update={"audience": ""})
+        return _place_of(self)
 
     @property
     def named(self) -> str:
@@ -144,6 +145,16 @@ class IssuerSource(Part):
         return TokenIssuer(
             id=self.id, issuer=self.issuer, audience=self.audience, jwks=self.jwks, public_keys=self.public_keys
         )
+
+
+@lru_cache(maxsize=1024)  # asked about every half second; a cached property would go along into copies
+def _id_of(source: IssuerSource) -> str:
+    return _digest(source.model_dump())
+
+
+@lru_cache(maxsize=1024)
+def _place_of(source: IssuerSource) -> IssuerSource:
+    return source.model_copy(update={"audience": ""})
 
 
 class TokenIdentity(Part):

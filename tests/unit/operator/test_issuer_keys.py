@@ -159,6 +159,15 @@ class World:
 A = IssuerSource(issuer="https://a.example", audience="x")
 
 
+def test_what_is_asked_twice_a_second_is_made_once_and_of_each_source_alone() -> None:
+    """A place is a copy of its source: what the source remembers of itself must not go along."""
+    other = A.model_copy(update={"audience": "y"})
+    assert A.place is A.place
+    assert (A.place, A.place.audience) == (other.place, "")
+    assert len({A.id, other.id, A.place.id}) == 3
+    assert A.place.id == IssuerSource(issuer="https://a.example", audience="").id
+
+
 async def test_a_place_is_asked_once_a_minute_whoever_names_it() -> None:
     others = [A.model_copy(update={"audience": f"x{n}"}) for n in range(50)]
     world = World(A, *others)
