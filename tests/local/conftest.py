@@ -26,6 +26,7 @@ GOVERNED = [str(Path(sys.executable).with_name("governed"))]
 
 def governed(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
+    assert arguments[0] != "run" or "--port-offset" in arguments, "tests beside it serve as well"
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     command = [*GOVERNED, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)

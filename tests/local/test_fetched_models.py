@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.model_ports import free_offset
 from support.object_storage import ObjectStorage, object_storage
 from unit.archive.test_imported import onnx_file
 
@@ -73,10 +74,10 @@ def test_a_model_in_a_real_storage_is_served_and_one_changed_byte_is_not(
     data = bytearray(stored.read_bytes())
     data[-1] ^= 1
     stored.write_bytes(data)
-    changed = governed("run", str(path), "--once", "--workdir", str(work))
+    changed = governed("run", str(path), "--once", "--workdir", str(work), "--port-offset", str(free_offset()))
     assert "churn/model.onnx: expected digest sha256:" in " ".join((changed.stderr + changed.stdout).split())
     data[-1] ^= 1
     stored.write_bytes(data)
-    served = governed("run", str(path), "--once", "--workdir", str(work))
+    served = governed("run", str(path), "--once", "--workdir", str(work), "--port-offset", str(free_offset()))
     assert served.returncode == 0, served.stdout + served.stderr
     assert "imported in" in served.stdout + served.stderr
