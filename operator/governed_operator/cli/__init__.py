@@ -34,6 +34,7 @@ from governed_operator.cli import (
     validate,
     verify,
 )
+from governed_operator.cli.plugin import with_context
 
 app = typer.Typer(
     name="governed",
@@ -91,14 +92,28 @@ app.add_typer(subject.app, name="subject")
 def main() -> None:
     """Entry point of the console script. A command that is told to end lets go of what it holds, as at Ctrl-C: a
     forwarded port, a file with a token."""
+    _let_go()
+    app()
+
+
+def plugin() -> None:
+    """Entry point of ``kubectl governed``."""
+    _let_go()
+    try:
+        words = with_context(typer.main.get_group(app), sys.argv[1:])
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    app(words, prog_name="kubectl governed")
+
+
+def _let_go() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup's stays
             signal.signal(number, _end)
-    app()
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "plugin"]
