@@ -4,7 +4,7 @@ Unicode's NFKC of every single character that has ASCII letters, digits or joini
 ², mathematical 𝟙), digits of any form (١, ⒈, ❶), dashes to ``-``, spaces to a space; what shows nothing of its own to
 nothing: combining marks, formats (bidirectional controls among them), fillers, controls but tabs and line ends. What is
 which is told by Unicode's categories, not by a list. Other characters stay as they are: NFKC may compose them, but no
-recogniser of numbers looks at them. Escapes (\\u0031, &#49;, %31) are read, once; a line's end within a number is a
+recogniser of numbers looks at them. Escapes (\\u0031, &#49;, &nbsp;, %31, %E5%BC%A0) are read, once; a line's end within a number is a
 space, but not in a column of numbers.
 """  # noqa: E501
 
@@ -13,6 +13,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from functools import cache
+from html.entities import html5
 
 __all__ = ["CONTROLS", "JOINERS", "PUNCTUATION", "Folded", "fold", "fold_table", "offsets", "unescaped"]
 
@@ -26,10 +27,17 @@ _FILLERS = (0x115F, 0x1160, 0x3164, 0xFFA0)
 _BLANK = 0x2800
 _SHAPED = (0x1F150, 0x1F170, 0x1F1E6)
 """🅐, 🅰, 🇦 and the letters behind them: in a shape, without a decomposition."""
+_ENTITIES = (
+    "nbsp", "ensp", "emsp", "thinsp", "shy", "zwnj", "zwj", "middot", "bull", "hyphen", "dash", "ndash", "mdash",
+    "period", "commat", "lowbar", "plus", "sol", "lpar", "rpar", "colon",
+)  # fmt: skip
+"""Names in HTML of what stands within numbers, addresses and names of persons."""
 _WRITTEN = re.compile(
     r"\\u(?P<hex>[0-9A-Fa-f]{4})|\\x(?P<short>[0-9A-Fa-f]{2})|\\(?P<control>[nrt])|\\(?P<itself>[\"/\\])"  # JSON, code
     r"|&#(?P<decimal>[0-9]{1,7});?|&#[xX](?P<entity>[0-9A-Fa-f]{1,6});?"  # HTML
-    r"|%(?P<percent>[2-7][0-9A-Fa-f])"  # RFC 3986, 2.1
+    rf"|&(?P<name>{'|'.join(_ENTITIES)});?"
+    r"|%(?P<percent>[2-7][0-9A-Fa-f])|(?P<utf8>%[CcDd][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]"  # RFC 3986, 2.1 and 2.5
+    r"|%[Ee][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){2}|%[Ff][0-4](?:%[89ABab][0-9A-Fa-f]){3})"
     r"|(?<=[0-9])(?P<line>[ \t-]{0,2}\r?\n[ \t]{0,2})(?=[0-9]+(?![0-9.:/T]|-[0-9]{2}(?![0-9])))"
 )
 """Characters written otherwise, and a line's end within a number."""
@@ -169,7 +177,8 @@ _READ: dict[str, Callable[[str], str]] = {
     "hex": lambda code: chr(int(code, 16)), "short": lambda code: chr(int(code, 16)), "control": lambda _: "\n",
     "itself": str,
     "decimal": lambda code: _char(int(code)), "entity": lambda code: _char(int(code, 16)),
-    "percent": lambda code: chr(int(code, 16)), "line": lambda _: " ",
+    "percent": lambda code: chr(int(code, 16)), "line": lambda _: " ", "name": lambda name: html5[f"{name};"],
+    "utf8": lambda code: bytes.fromhex(code.replace("%", "")).decode(errors="replace")[0],
 }  # fmt: skip
 
 
