@@ -6,7 +6,7 @@ the ledger's entry ``promiseKey``, whose summary has the public key and how long
 """
 
 import base64
-import binascii
+from contextlib import suppress
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -134,10 +134,8 @@ def _encoded(data: bytes) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    try:
+    with suppress(ValueError):  # what isn't base64, or isn't ASCII
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if not data or _encoded(data) != text:
-        raise NoteError("each part of a promise, and a key, must be base64url without padding")
-    return data
+        if data and _encoded(data) == text:
+            return data
+    raise NoteError("each part of a promise, and a key, must be base64url without padding")
