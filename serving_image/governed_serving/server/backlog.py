@@ -9,16 +9,16 @@ from collections.abc import Callable
 __all__ = ["Backlog"]
 
 HORIZON = 10.0
-"""Seconds of work after which what was measured counts half."""
-TRUSTED = 1.0
-"""Seconds of work behind a queue without which nothing is said: a burst is no overload."""
+"""Seconds of work after which what was measured counts half, where the deadline is no shorter."""
+TRUSTED = 0.1
+"""Share of them, spent behind a queue, without which nothing is said: a burst is no overload."""
 
 
 class Backlog:
-    """Of one model; ``clock`` in seconds. Counts work in rows, or in whatever its caller counts."""
+    """Of one model; ``clock`` and ``deadline`` in seconds. Counts work in rows, or in whatever its caller counts."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], deadline: float = HORIZON) -> None:
+        self._clock, self._horizon = clock, min(HORIZON, deadline)
         self.waiting = 0
         """Rows whose turn hasn't come."""
         self._done, self._busy = 0.0, 0.0
@@ -39,7 +39,7 @@ class Backlog:
             return
         self._done += rows
         self._busy += self._clock() - self._since
-        if self._busy > HORIZON:
+        if self._busy > self._horizon:
             self._done /= 2
             self._busy /= 2
 
@@ -49,6 +49,6 @@ class Backlog:
 
     def seconds(self) -> float:
         """Until what waits has had its turn; 0 where nothing waits, or too little was seen."""
-        if not self.waiting or self._busy < TRUSTED or not self._done:
+        if not self.waiting or self._busy < TRUSTED * self._horizon or not self._done:
             return 0.0
         return self.waiting * self._busy / self._done

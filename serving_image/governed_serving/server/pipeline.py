@@ -147,7 +147,7 @@ class Pipeline:
         """Set while no request is open."""
         self.idle.set()
         self._slots = asyncio.Semaphore(rules.concurrency) if rules.concurrency else None
-        self.backlog = Backlog(lambda: self.clock())
+        self.backlog = Backlog(lambda: self.clock(), rules.timeout)
         self._open: dict[Exchange, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._expire: Callable[[Any, ServerError], None] | None = None

@@ -51,12 +51,12 @@ class Figures(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Phase:
-    """One load. ``cpu``: seconds of all processes of the run; ``seconds`` by the clock; ``offered`` for each second,
+    """One load. ``cpu``: seconds of all processes of the run; ``asked``: for how long; ``offered`` for each second,
     0 for as fast as it answers."""
 
     name: str
     offered: float
-    seconds: float
+    asked: float
     figures: Figures
     cpu: float
     others: float
@@ -79,11 +79,11 @@ class Overloaded:
         command += [json.dumps(self._target.good), "--seconds", str(seconds), "--rate", str(rate)]
         command += ["--connections", str(MOST_CONNECTIONS if rate else CLIENTS)]
         command += ["--header", f"x-api-key: {self._target.key}"] if self._target.key else []
-        before, others, began = of_run(self._workdir), Others(), time.monotonic()
+        before, others = of_run(self._workdir), Others()
         done = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 300)
-        cpu, took = of_run(self._workdir) - before, time.monotonic() - began
+        cpu = of_run(self._workdir) - before
         figures = msgspec.json.decode(done.stdout, type=Figures, strict=False)
-        return Phase(name, rate, took, figures, cpu, others.share())
+        return Phase(name, rate, seconds, figures, cpu, others.share())
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,23 @@ def main() -> int:
 def show(run: Run, faults: list[str]) -> None:
     console = Console(width=120)
     table = Table(
-        "load", "offered/s", "good/s", "good/CPU s", "p50 ms", "p99 ms", "statuses", "not sent", "others", title="ours"
+        "load",
+        "offered/s",
+        "sent/s",
+        "good/s",
+        "good/CPU s",
+        "p50 ms",
+        "p99 ms",
+        "statuses",
+        "not sent",
+        "others",
+        title="ours",
     )
     for phase in (run.before, run.beyond, run.after):
         figures = phase.figures
         table.add_row(
-            phase.name, f"{phase.offered:.0f}" if phase.offered else f"{CLIENTS} clients", f"{figures.rate:.0f}",
+            phase.name, f"{phase.offered:.0f}" if phase.offered else f"{CLIENTS} clients",
+            f"{figures.sent / phase.asked:.0f}", f"{figures.rate:.0f}",
             f"{phase.good_for_cpu:.0f}", *("—" if s is None else f"{s * 1000:.0f}" for s in (figures.p50, figures.p99)),
             ", ".join(f"{status}: {number}" for status, number in figures.statuses.items()), str(figures.unsent),
             f"{phase.others:.0%}",

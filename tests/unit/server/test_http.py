@@ -59,6 +59,20 @@ async def test_infer_hot_and_versioned_agree(http: httpx.AsyncClient) -> None:
     assert [o["shape"] for o in hot.json()["outputs"]] == [[2, 2], [2]]
 
 
+async def test_beyond_capacity_a_refusal_comes_before_the_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that costs as much as an answer leaves no capacity for answers."""
+    made = gateway(journal=MemoryJournal(), timeout=10)
+    assert made.service is not None
+    monkeypatch.setattr(made.service.plane.pipeline.backlog, "seconds", lambda: 8.4)
+    async with client(made) as http:
+        answer = await http.post(INFER, content=b"no JSON")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "4")
+        assert "found what waits to take about 8 s" in answer.json()["error"]
+        monkeypatch.setattr(made.service.plane.pipeline.backlog, "seconds", lambda: 5.0)
+        assert (await http.post(INFER, content=b"no JSON")).status_code == 400
+    assert made.service.plane.metrics.requests["infer", 503] == 1
+
+
 async def test_an_id_is_made_and_returned(http: httpx.AsyncClient) -> None:
     answer = await http.post(INFER, json=v2_body())
     assert answer.json()["id"] == answer.headers["x-request-id"] == answer.headers["x-prediction-id"]

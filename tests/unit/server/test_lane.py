@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from governed_serving.server.backlog import Backlog
 from governed_serving.server.lane import ComputeLane
 from unit.server.planes import until
@@ -112,3 +114,26 @@ async def test_what_was_seen_long_ago_counts_less() -> None:
     # (8 + 8) / 2 seconds for 2 / 2 turns, then one of 1 second; behind the last but one nobody was to wait
     assert bench.backlog.seconds() == (8 + 1 + 1) / 3
     await bench.end()
+
+
+def test_the_shorter_the_deadline_the_sooner_it_is_sure_and_forgets() -> None:
+    now = 0.0
+    short, long = Backlog(lambda: now, 2.0), Backlog(lambda: now, 60.0)
+
+    def turn(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        for backlog in (short, long):
+            backlog.take(1)
+            backlog.finished(1)
+            backlog.next()
+
+    for backlog in (short, long):
+        backlog.put(11)
+    turn(0.0)
+    turn(0.5)
+    assert (short.seconds(), long.seconds()) == (9 * 0.5, 0.0)
+    for seconds in (4.0, 0.1, 0.1, 0.1):
+        turn(seconds)
+    assert long.seconds() == pytest.approx(5 * 4.8 / 5)
+    assert short.seconds() == pytest.approx(5 * (((0.5 + 4.0) / 2 + 0.1) / 2 + 0.2) / 3)

@@ -158,6 +158,7 @@ class HttpService:
         self.vectors = EmbeddingsCodec(plane.signature, plane.identity.model)
         self._limits, self._own_limits = plane.admission.limits, plane.pipeline.limits
         self._counted = plane.metrics.counted
+        self._check_wait = plane.pipeline.check_wait
 
     def submit_infer(
         self,
@@ -175,6 +176,7 @@ class HttpService:
         ``caller`` who calls, where that is asked.
         """
         try:
+            self._check_wait()  # before it costs anything
             request, form = self.v2.decode(body, header)
             request.request_id, request.promise, request.caller = request_id, promise, caller
             self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form, request_id, caller)))
