@@ -23,6 +23,7 @@ __all__ = [
     "check_pem",
     "fetched_keys",
     "given_keys",
+    "has_small_order",
     "pem_blocks",
 ]
 
@@ -43,6 +44,21 @@ LEAST_BITS, MOST_BITS = 2048, 8192
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _COORDINATE = {"P-256": 32, "P-384": 48, "P-521": 66}
 _LONGEST_NAME = 256
+_SMALL_ORDER = frozenset(
+    map(
+        bytes.fromhex,
+        (
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        ),
+    )
+)
+"""Points of Ed25519 (without the sign) under which a signature holds that nobody made: order 1, 2, 4 or 8."""
 _B64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -79,6 +95,11 @@ def b64url(text: str) -> bytes:
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
         raise ValueError("it is no base64url: bits at its end say nothing")
     return data
+
+
+def has_small_order(point: bytes) -> bool:
+    """Whether a public key of Ed25519 (32 bytes) is one that anybody can sign for."""
+    return point[:31] + bytes([point[31] & 0x7F]) in _SMALL_ORDER
 
 
 def given_keys(text: str) -> list[SigningKey]:
@@ -178,6 +199,10 @@ def _point(one: Mapping[str, Json], kind: Json) -> SigningKey:
     for name in names:
         if (found := len(_bytes(one, name))) != size:
             raise ValueError(f"{name}: expected {size} bytes, found {found}")
+    if kind == "OKP" and has_small_order(_bytes(one, "x")):
+        raise ValueError(
+            "x: expected a public key of Ed25519, found a point of small order, for which anybody can sign"
+        )
     return SigningKey(None, str(kind), str(curve), "", {name: str(one[name]) for name in names})
 
 
@@ -195,6 +220,8 @@ def _bytes(one: Mapping[str, Json], name: str) -> bytes:
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s([A-Za-z0-9+/=\s]+)-----END \1-----")
 _RSA, _EC, _ED25519 = bytes.fromhex("2a864886f70d010101"), bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2b6570")
+_ED25519_DER = 44
+"""Bytes of one with an Ed25519 key (RFC 8410, 4)."""
 _LEAST_RSA = 290
 """Bytes of a SubjectPublicKeyInfo (RFC 5280, 4.1) with an RSA key of 2048 bits: 294, or a few less."""
 
@@ -232,5 +259,7 @@ def _check_der(text: str) -> None:
     if _RSA in der[:32]:
         if len(der) < _LEAST_RSA:
             raise ValueError(f"expected an RSA key of {LEAST_BITS} bits or more, found a smaller one")
+    elif _ED25519 in der[:32] and len(der) == _ED25519_DER and has_small_order(der[-32:]):
+        raise ValueError("expected a public key of Ed25519, found a point of small order, for which anybody can sign")
     elif _EC not in der[:32] and _ED25519 not in der[:32]:
         raise ValueError("expected a public key of RSA, EC or Ed25519, found another kind")

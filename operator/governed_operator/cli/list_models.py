@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """List models with their state and bias verdict: those that were run here, or those of a cluster."""
     from governed_operator.local.overview_view import models_table
-    from governed_operator.local.plain_console import plain_console
+    from governed_operator.local.plain_console import line_console
 
     if all_namespaces and namespace is not None:
         fail("--all-namespaces and --namespace: expected one of them")
@@ -33,15 +33,19 @@ def command(
     if as_json:
         print_json([model.plain() for model in models])
     elif models:
-        plain_console().print(models_table(models, "namespace" if cluster else "directory"))
+        line_console().print(models_table(models, "namespace" if cluster else "directory"))
     else:
         print("no GovernedModel is there" if cluster else f"no model was run below {below}: governed run FILE runs one")
 
 
 def _here(below: Path) -> "list[Summary]":
+    from governed_operator.local.errors import LocalError
     from governed_operator.local.overview import local_models, summary
 
-    return [summary(workdir) for workdir in local_models(below)]
+    try:
+        return [summary(workdir) for workdir in local_models(below)]
+    except LocalError as error:
+        fail(str(error))
 
 
 def _in_cluster(namespace: str | None, context: str | None, everywhere: bool) -> "list[Summary]":

@@ -21,7 +21,7 @@ def command(
     from governed_operator.local.errors import LocalError
     from governed_operator.local.overview import cluster_overview, local_overview
     from governed_operator.local.overview_view import overview_view
-    from governed_operator.local.plain_console import plain_console
+    from governed_operator.local.plain_console import line_console
     from governed_operator.local.workdir import Workdir
 
     cluster = in_cluster(name, namespace, context)
@@ -35,6 +35,6 @@ def command(
     if as_json:
         print_json(overview.plain())
     else:
-        plain_console().print(overview_view(overview))
+        line_console().print(overview_view(overview))
     if not overview.summary.serves:
         raise typer.Exit(3)

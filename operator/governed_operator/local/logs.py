@@ -65,7 +65,7 @@ def readable(text: str) -> tuple[str, str]:
     """(level, message with fields) of a JSON log line; a line of another form is its own message."""
     try:
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets
         return "", text
     if not isinstance(entry, dict) or "message" not in entry:
         return "", text

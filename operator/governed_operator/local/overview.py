@@ -78,10 +78,22 @@ def _auditors(told: GovernanceReportStatus) -> list[PodVerdict]:
 
 
 def local_models(below: Path) -> Iterator[Workdir]:
-    """Work directories of runs below ``below``, by name."""
-    for folder in sorted(below.iterdir()) if below.is_dir() else ():
-        if (folder / "model.json").is_file():
+    """Work directories of runs below ``below``, by name; those too that aren't the caller's to read. Raises
+    LocalError."""
+    try:
+        folders = sorted(below.iterdir()) if below.is_dir() else []
+    except OSError as error:
+        raise LocalError(f"{below}: can't be read: {error.strerror}") from error
+    for folder in folders:
+        if _holds_run(folder):
             yield Workdir(folder)
+
+
+def _holds_run(folder: Path) -> bool:
+    try:
+        return (folder / "model.json").is_file()
+    except OSError:  # another person's: runs are closed to others
+        return True
 
 
 def local_overview(workdir: Workdir) -> Overview:

@@ -1,12 +1,18 @@
 """A console on which models, logs and clients can write nothing but text: what rich lets through of theirs is
 escaped."""
 
+import os
+import sys
+
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 
 from governed_api.printable import printable
 
-__all__ = ["plain_console"]
+__all__ = ["line_console", "plain_console"]
+
+_UNBROKEN = 1000
+"""Columns; no line is as long."""
 
 
 class _Escaped:
@@ -31,3 +37,9 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
     console = Console(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
     console.push_render_hook(_Escaping())
     return console
+
+
+def line_console() -> Console:
+    """For lines that a program may read: into a pipe or a file none is broken, so that an address stays one word."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNBROKEN
+    return plain_console(width=width)

@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, TypeGuard
 
 
 class Known(TypedDict):
@@ -29,6 +29,14 @@ def started(pid: int) -> str | None:
 
 def known(pid: int) -> Known:
     return {"pid": pid, "started": started(pid) or ""}
+
+
+def is_known(entry: object) -> TypeGuard[Known]:
+    """Whether it is a note of a process: files may have been edited, or cut."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("started"), str):
+        return False
+    pid = entry.get("pid")
+    return type(pid) is int and 0 < pid < 1 << 31
 
 
 def alive(entry: Known) -> bool:

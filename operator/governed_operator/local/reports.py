@@ -23,7 +23,9 @@ def raw_report(workdir: Workdir, name: str) -> dict[str, Json]:
         document = json.loads(read_regular(path, follow=True))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except OSError as error:
+        raise LocalError(f"{path}: can't be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise LocalError(f"{path}: not JSON ({error}): remove it; it is written anew") from error
     if not isinstance(document, dict):
         raise LocalError(f"{path}: expected a mapping: remove it; it is written anew")

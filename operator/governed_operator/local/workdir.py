@@ -14,7 +14,7 @@ from governed_api import runtime as rt
 from governed_api.roles import Role, token_key
 from governed_operator.local.caretaker import POLL, RUN, Caretaker, at_work, note_of
 from governed_operator.local.errors import LocalError, StaleRun
-from governed_operator.local.process_table import Known, alive, known
+from governed_operator.local.process_table import Known, alive, is_known, known
 
 RUNS = Path(".governed")
 """Where runs have their work directories unless --workdir says otherwise."""
@@ -92,7 +92,7 @@ class Workdir:
             return None  # a run that was killed leaves its note
         try:
             offset = json.loads(self._serving_file.read_bytes())["portOffset"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return offset if isinstance(offset, int) else None
 
@@ -145,10 +145,11 @@ class Workdir:
 
     def _earlier(self) -> dict[str, Known]:
         try:
-            earlier: dict[str, Known] = json.loads(self.run_file.read_text())
-        except (FileNotFoundError, ValueError):
+            noted = json.loads(self.run_file.read_bytes())
+        except (OSError, ValueError, RecursionError):
             return {}
-        return earlier
+        entries = noted.items() if isinstance(noted, dict) else ()
+        return {name: entry for name, entry in entries if is_known(entry)}
 
     def remember(self, name: str, pid: int, grace: float | None = None) -> None:
         """Note a process, so that a later run can tell whether it is still there, and the caretaker how long it may

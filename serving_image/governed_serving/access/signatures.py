@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from governed_api.token_keys import LEAST_BITS, MOST_BITS, SigningKey, b64url, given_keys, pem_blocks
+from governed_api.token_keys import LEAST_BITS, MOST_BITS, SigningKey, b64url, given_keys, has_small_order, pem_blocks
 
 __all__ = ["DECOYS", "Verifier", "verifiers_of"]
 
@@ -102,7 +102,7 @@ def _of_pem(block: str) -> Verifier:
         curve = next((name for name, curve in _CURVES.items() if curve.name == key.curve.name), None)
         if curve is not None:
             return Verifier(SigningKey(None, "EC", curve, "", {}), key)
-    if isinstance(key, ed25519.Ed25519PublicKey):
+    if isinstance(key, ed25519.Ed25519PublicKey) and not has_small_order(key.public_bytes_raw()):
         return Verifier(SigningKey(None, "OKP", "Ed25519", "", {}), key)
     raise ValueError("it is of a kind that isn't taken")
 

@@ -148,3 +148,10 @@ def test_the_runner_says_once_and_at_its_end_that_lines_are_lost(
     assert out.getvalue().count("governed logs will lack them: No space left on device; make room") == 1
     logs.close()
     assert out.getvalue().splitlines()[-1].endswith("2 lines of containers were not kept: No space left on device")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, '{"message": 7}', "null"])
+def test_a_line_of_any_form_is_shown(text: str) -> None:
+    level, message = readable(text)
+    assert level == ""
+    assert message

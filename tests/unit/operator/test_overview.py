@@ -298,3 +298,53 @@ def test_logs_of_a_cluster_are_those_of_all_pods(cluster: Callable[..., Path]) -
     cluster(logs="", said="error: pods is forbidden", code=1)
     refused = governed("logs", "loans", "-n", "team")
     assert (refused.exit_code, "kubectl logs: error: pods is forbidden" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["run.json", "serving.json", "model.json", "reports/credit.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"[" * 100_000, b"[]", b"7", b'{"run": 1}', b'{"run": {"pid": "1", "started": "x"}}']
+)
+def test_whatever_lies_in_a_run_s_folder_is_a_line(here: Path, name: str, content: bytes) -> None:
+    was_run(here, "credit")
+    (here / ".governed" / "credit" / name).write_bytes(content)
+    for words in (["list"], ["list", "--json"], ["status", "credit"], ["logs", "credit"]):
+        done = governed(*words)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (words, done.exception)
+        assert done.exit_code in (0, 1, 3)
+
+
+@pytest.mark.parametrize("closed", ["is_file", "read"])
+def test_a_run_of_somebody_else_is_listed_as_unknown(here: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    was_run(here, "credit")
+    if closed == "is_file":
+        monkeypatch.setattr(Path, "is_file", raising(Path.is_file, "model.json"))
+    monkeypatch.setattr(Path, "read_bytes", raising(Path.read_bytes, "model.json"))
+    monkeypatch.setattr(Path, "read_text", raising(Path.read_text, "model.json"))
+    done = governed("list", "--json")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)
+    assert found["state"] == "unknown"
+    assert "ermission" in found["message"]
+
+
+def raising(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def read(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return inner(path, *args, **more)
+
+    return read
+
+
+def test_a_folder_of_runs_that_is_closed_is_a_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    was_run(here, "credit")
+    monkeypatch.setattr(Path, "iterdir", raising(Path.iterdir, ".governed"))
+    done = governed("list")
+    assert (done.exit_code, "can't be read: Permission denied" in done.stderr) == (1, True)
+
+
+def test_what_goes_into_a_pipe_is_not_broken(here: Path) -> None:
+    name = "a-" + "long-" * 20 + "name"
+    was_run(here, name)
+    listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": None})
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [[name, f".governed/{name}"]]
