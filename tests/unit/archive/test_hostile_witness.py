@@ -14,6 +14,7 @@ from governed_serving.archive.ledger.cosignature import Cosigner
 from governed_serving.archive.ledger.note import Signer, sign_checkpoint
 from governed_serving.archive.witness.client import WitnessClient, WitnessProblem
 from governed_serving.archive.witness.policy import Witness as Configured
+from support.stream_server import accepting
 from support.witness import Witness
 
 NOTE = sign_checkpoint(Signer("log.example", bytes(32)), 3, bytes(32))
@@ -83,28 +84,15 @@ def _with_body(text: str) -> bytes:
 
 @asynccontextmanager
 async def answering(how: Callable[[Writer], Awaitable[None]]) -> AsyncIterator[str]:
-    tasks: list[asyncio.Task[None] | None] = []
-
     async def serve(reader: asyncio.StreamReader, out: Writer) -> None:
-        tasks.append(asyncio.current_task())
-        with contextlib.suppress(OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             await how(out)
             await out.drain()
         out.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.wait_for(out.wait_closed(), 0.2)
-        out.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in tasks:
-            assert task is not None
-            task.cancel()
-        await asyncio.gather(*(task for task in tasks if task), return_exceptions=True)
+    async with accepting(serve) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -5,12 +5,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from governed_operator.kube.connection import Connections, Origin
 from support.certificates import Authority
+from support.stream_server import accepting
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -23,7 +24,6 @@ class Server:
         self._talk = talk
         self.connections = 0
         self.requests: list[bytes] = []
-        self._meetings: set[asyncio.Task[Any]] = set()
 
     async def asked(self, reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -35,7 +35,6 @@ class Server:
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._meetings.add(cast(asyncio.Task[Any], asyncio.current_task()))
         try:
             await self._talk(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -45,12 +44,8 @@ class Server:
 
     @asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-        listener = await asyncio.start_server(self._meet, "127.0.0.1", 0, ssl=tls)
-        async with listener:
-            yield listener.sockets[0].getsockname()[1]
-            for task in self._meetings:
-                task.cancel()
-            await asyncio.gather(*self._meetings, return_exceptions=True)
+        async with accepting(self._meet, tls) as port:
+            yield port
         await asyncio.sleep(0.01)  # transports close on the loop's next turns
 
 
