@@ -5,6 +5,7 @@ from governed_serving.formats.description import Declared, Node, describe, rowwi
 from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, content_of, read, volume_for
 from governed_serving.formats.text_folder import TextFiles, TextOutput, is_text_folder, read_text_folder
 from governed_serving.formats.text_manifest import text_manifest
+from governed_serving.formats.tokenizer_file import check_tokenizer
 from governed_serving.formats.trial_process import Said, TextAnswer, TrialAnswer, TrialRequest, run_trial
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TrialAnswer",
     "TrialRequest",
     "background_columns",
+    "check_tokenizer",
     "content_of",
     "describe",
     "header_of",

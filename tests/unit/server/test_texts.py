@@ -216,8 +216,12 @@ def with_pattern(tokenizer: bytes, pattern: str) -> bytes:
     return json.dumps({**said, "pre_tokenizer": split}).encode()
 
 
-def test_a_text_on_which_the_tokenizer_gives_up_is_refused_and_the_next_is_answered(classifier: Path) -> None:
-    """A panic of the library is no Exception: it ended the task that answers everybody."""
+def test_a_text_on_which_the_tokenizer_gives_up_is_refused_and_the_next_is_answered(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A panic of the library is no Exception: it ended the task that answers everybody. No such expression is let in
+    any more; one that is overlooked, or another panic, ends nobody either."""
+    monkeypatch.setattr("governed_serving.server.predictors.tokens.check_tokenizer", lambda _: None)
     files = read_text_folder(classifier)
     answer, _ = text_tried(files)
     predictor = of(files.model, with_pattern(files.tokenizer, "^(a+)+$"), answer)

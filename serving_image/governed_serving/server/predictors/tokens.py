@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.artefact import MalformedArtefact, Text
+from governed_serving.formats import check_tokenizer
 from governed_serving.server.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Encoded(NamedTuple):
 def opened(data: bytes) -> "Tokenizer":
     """The tokenizer in ``data``, for whole texts: nothing is cut or padded, and no special token is read out of a text.
     Raises MalformedArtefact."""
+    check_tokenizer(data)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads beside those of spec.predictor.model.resources
     from tokenizers import Tokenizer
 
