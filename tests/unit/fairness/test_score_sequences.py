@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import product
+from math import inf, log
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from governed_serving.fairness.inference.bounded import (
     difference_sequence,
     mean_sequence,
 )
+from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.inference.shares import function_evidence, function_sequence
 from governed_serving.fairness.metrics.measures import _index_of_shares, findings
+from governed_serving.fairness.metrics.score_sequences import _evidence
 from governed_serving.fairness.metrics.verdict import judge
 
 
@@ -211,3 +214,30 @@ def test_one_kind_of_benefit_alone_has_an_interval(counts: tuple[int, int, int])
         found = function_sequence(np.array(counts, float), partial(_index_of_shares, alpha), 0.05)
         assert 0 <= found.lower <= found.upper
         assert found.lower < 1e-6 or counts[0]
+
+
+BOUNDS = [((0.2, 0.3), False), ((0.0, 0.1), False), ((0.15, 0.15), False), ((0.21, 0.3), True), ((0.0, 0.09), True)]
+"""Bounds, and whether an interval of .1 to .2 lies outside of them."""
+
+
+@pytest.mark.parametrize(("bounds", "outside"), BOUNDS)
+def test_an_interval_that_meets_its_bound_is_no_evidence(bounds: tuple[float, float], outside: bool) -> None:
+    """Of a sequence that lies outside at every level the evidence is what the search goes up to: ½ p^(−½) at p =
+    e^−64, found to 2."""
+    found = _evidence(lambda _: Interval(0.1, 0.2), *bounds)
+    assert 31 - log(2) <= found <= 32 - log(2) if outside else found == -inf
+    ends = np.array([0.1, 0.2])
+    of_shares = function_evidence(np.array([5.0, 3.0, 2.0]), lambda p: ends[np.arange(len(p)) % 2], *bounds)
+    assert 499.9 <= of_shares <= 500 if outside else of_shares == -inf
+
+
+@pytest.mark.parametrize("most", [2.0, 10.0, 31.0])
+def test_evidence_is_never_more_than_the_level_at_which_an_interval_reaches_its_bound(most: float) -> None:
+    """Outside down to alpha = e^−most: ½ p^(−½) of it, or up to 2 of its exponent less; exact from that on."""
+
+    def sequence(alpha: float) -> Interval:
+        return Interval(1.0, 1.0) if -log(alpha) <= most + 1e-9 else Interval(0.0, 1.0)
+
+    found = _evidence(sequence, 0.0, 0.5)
+    assert most / 2 - 1 - log(2) <= found <= most / 2 - log(2) + 1e-6
+    assert _evidence(lambda alpha: Interval(-sequence(alpha).upper, -sequence(alpha).lower), -0.5, 0.0) == found
