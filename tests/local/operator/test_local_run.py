@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from rich.console import Console
 
 from governed_api.model import GovernedModel
@@ -346,7 +345,7 @@ async def test_lost_key_is_an_error_not_a_new_key(home: Path) -> None:
 
 def test_sigterm_stops_gracefully(home: Path) -> None:
     manifest = home / "tiny.yaml"
-    manifest.write_text(yaml.safe_dump(MANIFEST))
+    manifest.write_text(json.dumps(MANIFEST))
     words = ["run", str(manifest), "--workdir", str(home / "work"), "--port-offset", str(OFFSET)]
     command = [sys.executable, "-c", "from governed_operator.cli import main; main()", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:

@@ -14,7 +14,9 @@ VALID = {
     "kind": "GovernedModel",
     "metadata": {"name": "tiny", "namespace": "team"},
     "spec": {
-        "lifecycle": {"training": {"data": {"inline": "x,y\n0,no\n1,yes\n", "label": "y", "features": [{"name": "x"}]}}}
+        "lifecycle": {
+            "training": {"data": {"inline": "x,answer\n0,no\n1,yes\n", "label": "answer", "features": [{"name": "x"}]}}
+        }
     },
 }
 
