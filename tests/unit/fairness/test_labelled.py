@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from governed_api.governance import Bias
-from governed_api.verdict import MetricFinding, wire
+from governed_api.verdict import Bounds, MetricFinding, wire
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.counts.truth import PostedLabel
 from governed_serving.fairness.inference.intervals import Interval
@@ -16,7 +16,7 @@ from governed_serving.fairness.metrics.labelled import _greatest_quotient, label
 from governed_serving.fairness.metrics.measures import NEED_LABELS, SPREADS, largest_gap, least_ratio
 from governed_serving.fairness.metrics.metrics import LABEL_METRICS, METRICS, GroupTable, spread
 from governed_serving.fairness.metrics.roster import panel_of
-from governed_serving.fairness.metrics.verdict import judge
+from governed_serving.fairness.metrics.verdict import _crossing, judge
 
 Table = list[list[int]]
 """[unfavourable outcome, favourable outcome], each [unfavourable label, favourable label, none]."""
@@ -297,3 +297,32 @@ def test_what_a_posted_label_leaves_out_is_empty() -> None:
     label = msgspec.json.decode(b'{"label":1}', type=PostedLabel)
     assert (label.id, label.correct, label.was, label.reason) == ("", False, None, "")
     assert msgspec.json.encode(label) == b'{"label":1}'
+
+
+@pytest.mark.parametrize(
+    ("bounds", "worst", "crosses"),
+    [
+        ((-0.1, 0.1), (-0.05, 0.05), False),
+        ((-0.1, 0.1), (-0.1, 0.1), False),
+        ((-0.1, 0.1), (-0.3, -0.2), False),
+        ((-0.1, 0.1), (0.2, 0.3), False),
+        ((-0.1, 0.1), (-0.3, -0.1), True),
+        ((-0.1, 0.1), (0.1, 0.3), True),
+        ((-0.1, 0.1), (-0.05, 0.3), True),
+        ((-0.1, 0.1), (-0.3, 0.3), True),
+        ((None, 0.1), (-5.0, 0.05), False),
+        ((None, 0.1), (-5.0, 0.2), True),
+        ((0.8, None), (0.9, 5.0), False),
+        ((0.8, None), (0.7, 5.0), True),
+        ((-0.1, 0.1), (None, 0.3), False),
+        ((-0.1, 0.1), (-0.3, None), False),
+        ((-0.1, 0.1), None, False),
+    ],
+)
+def test_labels_that_are_missing_matter_where_they_could_move_the_value_over_a_bound(
+    bounds: tuple[float | None, float | None], worst: tuple[float | None, float | None] | None, crosses: bool
+) -> None:
+    """Whatever they are, a value lies within its bounds or outside of them: then they decide nothing."""
+    case = None if worst is None else Bounds(lower=worst[0], upper=worst[1])
+    metric = MetricFinding.model_construct(threshold_lower=bounds[0], threshold_upper=bounds[1], worst_case=case)
+    assert _crossing(metric) == ([worst] if crosses else [])
