@@ -115,14 +115,15 @@ async def offered(load: Load, port: int, rate: float, connections: int) -> int:
     for _ in range(connections if load.endless else min(connections, 64)):
         connect()
     while (now := load.now()) < load.end:
-        due = int((now - began) * rate)
+        due, opened = int((now - began) * rate), False
         while number < due:
             number += 1
             if load.idle:
                 load.idle.popleft().ask(began + number / rate)
                 continue
             unsent += 1
-            if load.open + len(pending) < connections and len(pending) < 64:
+            if not opened and load.open + len(pending) < connections:  # more at a time overflow the kernel's queue
+                opened = True
                 connect()
         await asyncio.sleep(TICK)
     last = load.now() + DRAIN_SECONDS
