@@ -92,6 +92,9 @@ def test_malformed_verifier_keys_are_refused(vkey: str) -> None:
 OWN = Signer("log.example/one", bytes(range(32)))
 
 
+PUBLIC = bytes(range(32))
+
+
 def vkey(public: bytes, name: str = OWN.name, kind: bytes = b"\x01") -> str:
     """A verifier key with the right hash of whatever it is."""
     digest = hashlib.sha256(name.encode() + b"\n" + kind + public).digest()[:4]
@@ -112,15 +115,16 @@ def test_a_key_with_a_plus_in_its_base64_is_read() -> None:
         ("name+hash", "must be name.hash.key"),
         (vkey(bytes(31)), "must be Ed25519"),
         (vkey(bytes(33)), "must be Ed25519"),
-        (vkey(bytes(32), kind=b"\x02"), "must be Ed25519"),
-        (vkey(bytes(32), "two words"), "without spaces"),
-        (vkey(bytes(32), ""), "without spaces"),
-        (vkey(bytes(32)).replace("+", "+0", 1), "its hash is"),
-        (vkey(bytes(32)) + "=", "not base64|no encoder"),
+        (vkey(PUBLIC, kind=b"\x02"), "must be Ed25519"),
+        (vkey(PUBLIC, "two words"), "without spaces"),
+        (vkey(PUBLIC, ""), "without spaces"),
+        (vkey(PUBLIC).replace("+", "+0", 1), "its hash is"),
+        (vkey(PUBLIC) + "=", "not base64|no encoder"),
+        *((vkey(bytes([y]) + bytes(30) + bytes([sign])), "anybody can sign") for y in (0, 1) for sign in (0, 128)),
     ],
 )
 def test_a_verifier_key_with_one_thing_wrong_is_refused(text: str, message: str) -> None:
-    assert Verifier.parse(vkey(bytes(32))).public == bytes(32)
+    assert Verifier.parse(vkey(PUBLIC)).public == PUBLIC
     with pytest.raises(NoteError, match=message):
         Verifier.parse(text)
 

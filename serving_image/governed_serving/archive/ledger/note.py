@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from governed_api.printable import printable
+from governed_api.token_keys import has_small_order
 
 __all__ = [
     "DECIMAL",
@@ -73,6 +74,8 @@ def parse_vkey(vkey: str, kind: bytes, what: str) -> tuple[str, bytes]:
     if len(key) != 33 or key[:1] != kind:
         raise NoteError(f"{what} must be Ed25519 (type {kind[0]}, 32 bytes)")
     name = _check_name(parts[0])
+    if has_small_order(key[1:]):
+        raise NoteError(f"verifier key of {name}: a point of small order, for which anybody can sign")
     derived = key_hash(name, kind, key[1:]).hex()
     if derived != parts[1]:
         raise NoteError(f"verifier key of {name}: its hash is {derived}, it says {parts[1]}")

@@ -42,7 +42,7 @@ class V1Codec:
         except msgspec.DecodeError as error:
             raise malformed(error, body, 'a V1 request {"instances": [...]}') from error
         request = self.of_rows(message.instances, message.parameters or {}, "instances")
-        request.id, request.size = identity(message.id), len(body)
+        request.client_id, request.size = identity(message.id), len(body)
         return request
 
     def of_rows(self, rows: Sequence[Row], parameters: dict[str, Any], where: str) -> InferRequest:
