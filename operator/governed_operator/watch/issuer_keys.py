@@ -7,7 +7,6 @@ pod needs no way out to an issuer, and all replicas know the same keys.
 import asyncio
 import json
 import logging
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from governed_api.callers import TokenIssuer
+from governed_api.jitter import JITTER
 from governed_api.strict_json import strict_json
 from governed_api.token_identity import PUBLISHED, IssuerSource
 from governed_api.token_keys import fetched_keys
@@ -147,7 +147,7 @@ class IssuerKeys:
         if state.failures and state.found is not None:
             logger.info("keys of %s are there again", source.named)
         state.failures, state.why = 0, ""
-        state.due = now + EVERY * random.uniform(0.9, 1.1)
+        state.due = now + EVERY * JITTER.uniform(0.9, 1.1)
         if found != state.found or state.until - now < KEPT / 2:
             state.found, state.until = found, now + KEPT
             self._changed(source)

@@ -6,7 +6,6 @@ read, or an older one that somebody put back.
 """
 
 import hashlib
-import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import httpx
 
 from governed_api import runtime
 from governed_api.callers import CALLERS_FILE, open_callers
+from governed_api.jitter import JITTER
 from governed_api.json_types import Json
 from governed_api.resolved import ResolvedModel
 from governed_serving.access.directory import BadDocument, Directory
@@ -175,7 +175,7 @@ class Documents:
                 self._stop.wait(self._poll)  # one that ends each watch at once isn't asked without pause
             except Exception as error:  # whatever it is, retrying: who is revoked must not stay known
                 self._tell_away(error)
-                self._stop.wait(self._pause * random.uniform(0.5, 1.0))
+                self._stop.wait(self._pause * JITTER.uniform(0.5, 1.0))
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _hear(self) -> None:

@@ -4,7 +4,6 @@ Full jitter after Brooker, "Exponential Backoff And Jitter" (AWS, 2015): pauses 
 that callers that failed together don't come again together. Retry-After: RFC 9110, 10.2.3.
 """
 
-import random
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
+
+from governed_api.jitter import JITTER
 
 __all__ = ["RETRYABLE_ERRORS", "RETRYABLE_STATUS", "Backoff", "GaveUp", "Retrying", "pause", "retry_after"]
 
@@ -79,7 +80,7 @@ class Retrying:
 
 def pause(first: float, longest: float, attempt: int, asked: float) -> float:
     """Seconds before another try: drawn from 0 to ``first``·2^``attempt``, at most ``longest``; at least ``asked``."""
-    return max(asked, random.uniform(0, min(longest, first * 2.0 ** min(attempt, 62))))
+    return max(asked, JITTER.uniform(0, min(longest, first * 2.0 ** min(attempt, 62))))
 
 
 def retry_after(value: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:

@@ -8,7 +8,6 @@ and tried again.
 import fcntl
 import json
 import os
-import random
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from governed_api.base import wire
+from governed_api.jitter import JITTER
 from governed_api.json_types import Json
 from governed_api.report import ReportPart
 from governed_api.runtime import LOCAL
@@ -161,7 +161,7 @@ class ReportWriter:
             self._promised = True
             wait = max(self._next - self._clocks.monotonic(), 0.0)
             if self._streak:  # not all at once when the API server comes back
-                wait = min(_AFTER_FAILURE * 2.0 ** min(self._streak, 8), _INTERVAL) * random.uniform(0.5, 1.0)
+                wait = min(_AFTER_FAILURE * 2.0 ** min(self._streak, 8), _INTERVAL) * JITTER.uniform(0.5, 1.0)
             self._clocks.later(wait, self._keep_promise)
 
     def _keep_promise(self) -> None:

@@ -61,7 +61,7 @@ def test_an_api_server_that_is_away_is_asked_less_and_less_and_told_of_once(
 
     told: list[str] = []
     monkeypatch.setattr(document, "log", lambda _, words, **__: told.append(words))
-    monkeypatch.setattr(document.random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(document.JITTER, "uniform", lambda _, most: most)
     gate = gate_of()
     sources = Sources(secret=SECRET, paths=(), url="https://kubernetes.default.svc/api/v1/x/credit-callers")
     documents = Documents(gate, sources, account=tmp_path, transport=httpx.MockTransport(away))

@@ -70,7 +70,7 @@ def cosigned(ahead: float = 0.0) -> Cosignature:
 
 @pytest.fixture
 def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
-    monkeypatch.setattr(asking.random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(asking.JITTER, "uniform", lambda _, most: most)
     made = Bed(tmp_path)
     with closing(made.archive):
         yield made

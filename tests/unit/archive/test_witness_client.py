@@ -210,7 +210,7 @@ def test_pauses_grow_to_five_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         drawn.append((least, most))
         return 1.0
 
-    monkeypatch.setattr("governed_serving.archive.witness.asking.random.uniform", uniform)
+    monkeypatch.setattr("governed_serving.archive.witness.asking.JITTER.uniform", uniform)
     bed = Bed(tmp_path / "archive", Witness(url="http://127.0.0.1:9"))
     bed.append(0, 1)
     [asked] = bed.asking._asked

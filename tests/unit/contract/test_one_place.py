@@ -139,3 +139,15 @@ def test_a_uri_out_of_its_claim_is_refused(tmp_path: Path, uri: str) -> None:
         match=r"leaves the volume of claim c|expected a file of this machine or|expected one of file:PATH, pvc:",
     ):
         file_of(uri, tmp_path / "inside")
+
+
+def test_no_code_draws_from_the_generator_that_everyone_shares() -> None:
+    """A thread in the background would move a seeded run on; forked processes would draw alike (``jitter.JITTER``)."""
+
+    def shared(path: Path) -> set[str]:
+        attributes = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute))
+        of_module = (n for n in attributes if isinstance(n.value, ast.Name) and n.value.id == "random")
+        return {node.attr for node in of_module} - {"Random", "SystemRandom"}
+
+    files = [path for room in (API, OPERATOR, SERVING) for path in room.rglob("*.py")]
+    assert {str(path): drawn for path in files if (drawn := shared(path))} == {}

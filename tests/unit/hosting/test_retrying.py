@@ -1,12 +1,12 @@
 """Calls sent again: what is final, what isn't, how long the pauses are, and when it ends."""
 
-import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 
+from governed_api.jitter import JITTER
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying, retry_after
 
 Answer = int | tuple[int, str] | Exception
@@ -39,7 +39,7 @@ class Service:
 @pytest.fixture
 def longest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pause is as long as its bound."""
-    monkeypatch.setattr(random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(JITTER, "uniform", lambda _, most: most)
 
 
 @pytest.mark.parametrize("status", [200, 201, 304, 400, 401, 404, 409, 412, 500, 501, 507])

@@ -7,12 +7,12 @@ on from, does (:meth:`Archive.hold_against`).
 """
 
 import asyncio
-import random
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from governed_api.jitter import JITTER
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.cosignature import Cosignature
 from governed_serving.archive.ledger.note import Checkpoint, NoteError, split_note
@@ -208,4 +208,4 @@ class Witnessing:
             )
         standing.problem = text
         asked.pause = min(_LONGEST, 2 * asked.pause or self._period)
-        asked.again = self._clock() + asked.pause * random.uniform(0.5, 1.0)
+        asked.again = self._clock() + asked.pause * JITTER.uniform(0.5, 1.0)
