@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from governed_api.conditions import DEGRADED, RECONCILING, STALLED
+from governed_api.printable import printable
 from governed_operator.local.audit_view import verdict_text
 from governed_operator.local.overview import Overview, Summary
 
@@ -25,13 +26,19 @@ def models_table(models: Sequence[Summary], place: str) -> RenderableType:
         state = Text(model.state, style="green" if model.serves else "yellow")
         row = (f"{model.predictions:,}", f"{model.entries:,}", Text(model.url or "–"))
         table.add_row(Text(model.name), Text(model.place), state, verdict_text(model.verdict), *row)
-    told = [Text(f"{model.name}: {model.message}", style="yellow") for model in models if model.message]
+    told = [Text(printable(f"{model.name}: {model.message}"), style="yellow") for model in models if model.message]
     return Group(table, *told)
 
 
 def overview_view(overview: Overview) -> RenderableType:
     """A line for each fact."""
-    return Group(*(Text(f"{label:<{_WIDTH}}") + value for label, value in _facts(overview)))
+    return Group(*(Text(f"{label:<{_WIDTH}}") + _one_line(value) for label, value in _facts(overview)))
+
+
+def _one_line(value: Text) -> Text:
+    """A message may come from a stranger's model: a line break in it would look like a fact of its own."""
+    shown = printable(value.plain)
+    return value if shown == value.plain else Text(shown, style=value.spans[-1].style if value.spans else value.style)
 
 
 def _facts(overview: Overview) -> Iterator[tuple[str, Text]]:

@@ -181,6 +181,16 @@ def test_what_others_wrote_moves_no_cursor(here: Path) -> None:
         assert "[red]x[/red]" in told
 
 
+def test_a_line_break_in_what_others_wrote_makes_no_line_of_its_own(here: Path) -> None:
+    row = "other  here  ready  pass  1  1  http://127.0.0.1:1"
+    status = {"revisions": {"r1": {"server": {"local": {"ready": False, "message": f"x\n{row}\r\u2028{row}"}}}}}
+    was_run(here, status=status, offset=0)
+    for words in (("status", "tiny"), ("list",)):
+        told = governed(*words).stdout
+        assert row in told
+        assert not any(line.lstrip().startswith("other") for line in told.splitlines())
+
+
 def test_logs_are_those_of_the_containers(here: Path) -> None:
     logs = was_run(here) / "logs"
     assert governed("logs", "tiny").exit_code == 1
