@@ -26,9 +26,11 @@ __all__ = [
     "ModelConsumerSpec",
     "ModelConsumerStatus",
     "ModelSelector",
+    "Moment",
     "caller_of",
     "instant",
     "moment",
+    "moment_rule",
     "token_identities",
     "unusable_keys",
 ]
@@ -52,7 +54,8 @@ def moment(text: str) -> datetime:
     return parsed
 
 
-def _moment_rule(field: str) -> Rule:
+def moment_rule(field: str) -> Rule:
+    """CEL: the calendar has the time in ``field``, where there is one."""
     return Rule(
         f"!has(self.{field}) || timestamp(self.{field}) > timestamp('1970-01-01T00:00:00Z')",
         f"{field} must be a time that the calendar has, with a zone: 2027-01-31T12:00:00Z",
@@ -70,7 +73,7 @@ class ApiKey(Part):
     expires: Moment | None = None
     """From then on the key is refused."""
 
-    RULES: ClassVar[tuple[Rule, ...]] = (_moment_rule("expires"),)
+    RULES: ClassVar[tuple[Rule, ...]] = (moment_rule("expires"),)
 
 
 class ModelSelector(Part):
@@ -149,7 +152,7 @@ class ModelConsumerSpec(Part):
     """True: every key and token is refused for now."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        _moment_rule("expires"),
+        moment_rule("expires"),
         Rule(
             r"self.attributes.all(k, k.size() <= 128 && k.matches(r'^[^\x00-\x1f\x7f-\x9f]+$'))",
             "attributes must have names of 1 to 128 printable characters",

@@ -14,16 +14,21 @@ from governed_api.consumer import ModelConsumerSpec, ModelConsumerStatus
 from governed_api.model import GovernedModelSpec, GovernedModelStatus
 from governed_api.names import (
     ARCHIVE,
+    CLUSTER_POLICY_KIND,
+    CLUSTER_POLICY_PLURAL,
     CONSUMER_KIND,
     CONSUMER_PLURAL,
     GROUP,
     KIND,
     MAX_MODEL_NAME,
     PLURAL,
+    POLICY_KIND,
+    POLICY_PLURAL,
     REPORT_KIND,
     REPORT_PLURAL,
     VERSION,
 )
+from governed_api.policy import ClusterGovernancePolicySpec, GovernancePolicySpec, PolicySpec
 from governed_api.report import GovernanceReportStatus
 from governed_api.rules import Rule
 from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
@@ -54,7 +59,7 @@ RESERVED_NAME_RULE = Rule(
 )
 
 
-CONSUMER_NAME_RULE = Rule(
+PLAIN_NAME_RULE = Rule(
     "self.metadata.name.size() <= 253 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
     "metadata.name must be of at most 253 lower-case letters, digits, dashes and dots",
 )
@@ -134,14 +139,14 @@ def _column(name: str, path: str, kind: str = "string", priority: int = 0) -> Sc
     return {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
 
 
-def _crd(kind: str, plural: str, short: str, version: Schema) -> Schema:
+def _crd(kind: str, plural: str, short: str, version: Schema, *, scope: str = "Namespaced") -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": scope,
             "names": {
                 "kind": kind,
                 "listKind": f"{kind}List",
@@ -257,15 +262,38 @@ def consumer_crd() -> Schema:
                     "Who may call which models of a namespace, as what, and how much.",
                     {"spec": structural(ModelConsumerSpec), "status": structural(ModelConsumerStatus) | UNOBSERVED},
                     ["spec"],
-                    [CONSUMER_NAME_RULE],
+                    [PLAIN_NAME_RULE],
                 )
             },
         },
     )
 
 
+def policy_crd() -> Schema:
+    """CustomResourceDefinition of GovernancePolicy."""
+    told = "What every GovernedModel of the namespace must meet."
+    return _crd(POLICY_KIND, POLICY_PLURAL, "gpolicy", _policy(told, GovernancePolicySpec))
+
+
+def cluster_policy_crd() -> Schema:
+    """CustomResourceDefinition of ClusterGovernancePolicy."""
+    told = "What every GovernedModel of the cluster must meet."
+    version = _policy(told, ClusterGovernancePolicySpec)
+    return _crd(CLUSTER_POLICY_KIND, CLUSTER_POLICY_PLURAL, "gcpolicy", version, scope="Cluster")
+
+
+def _policy(description: str, spec: type[PolicySpec]) -> Schema:
+    root = _root(description, {"spec": structural(spec)}, ["spec"], [PLAIN_NAME_RULE])
+    columns = [
+        _column("Enforcement", ".spec.enforcement"),
+        _column("Age", ".metadata.creationTimestamp", "date"),
+    ]
+    return {"additionalPrinterColumns": columns, "schema": {"openAPIV3Schema": root}}
+
+
 def crd_documents() -> list[Schema]:
-    """All CRDs."""
+    """All CRDs that a cluster is given. Policies aren't among them until the operator enforces them: a cluster that
+    took one which nobody heeds would show a floor that isn't there."""
     return [model_crd(), report_crd(), consumer_crd()]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import cel
 
 from governed_api import schema as generated
-from governed_api.names import API_VERSION, CONSUMER_KIND, KIND
+from governed_api.names import API_VERSION, CLUSTER_POLICY_KIND, CONSUMER_KIND, KIND, POLICY_KIND
 from governed_api.quantities import QUANTITY, quantity
 from governed_api.schema import Schema
 
@@ -36,7 +36,12 @@ class FieldError(str):
         return out
 
 
-_CRDS: Mapping[str, Callable[[], Schema]] = {KIND: generated.model_crd, CONSUMER_KIND: generated.consumer_crd}
+_CRDS: Mapping[str, Callable[[], Schema]] = {
+    KIND: generated.model_crd,
+    CONSUMER_KIND: generated.consumer_crd,
+    POLICY_KIND: generated.policy_crd,
+    CLUSTER_POLICY_KIND: generated.cluster_policy_crd,
+}
 """What people write, by kind."""
 
 
@@ -49,6 +54,12 @@ def schema_of(kind: str) -> Schema:
     return root
 
 
+def expected_kinds() -> str:
+    """Kinds that people write, in words."""
+    *first, last = _CRDS
+    return f"{', '.join(first)} or {last}"
+
+
 def validate(manifest: object, old: Mapping[str, object] | None = None) -> list[str]:
     """Messages for a manifest, in the API server's words; empty when it would be accepted.
 
@@ -59,7 +70,7 @@ def validate(manifest: object, old: Mapping[str, object] | None = None) -> list[
     kind = manifest.get("kind")
     if manifest.get("apiVersion") != API_VERSION or not isinstance(kind, str) or kind not in _CRDS:
         named = f"{manifest.get('apiVersion')!s} {kind!s}"
-        return [f"no matches for kind: expected {API_VERSION} {' or '.join(_CRDS)}, found {named}"]
+        return [f"no matches for kind: expected {API_VERSION} {expected_kinds()}, found {named}"]
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return ["metadata.name: Required value: name or generateName is required"]

@@ -1,6 +1,7 @@
 """`governed run FILE`: a governed model on this machine, without a cluster."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,12 @@ from governed_api import routes
 from governed_api.regular_files import KEY_BYTES, read_regular
 from governed_api.runtime import PORTS, in_words
 from governed_operator.cli.fail import fail
+from governed_operator.cli.policy_option import PolicyFiles, told_of_policies
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from governed_api.model import GovernedModel
     from governed_api.resolved import ResolvedModel
     from governed_operator.local.run import Running
 
@@ -77,6 +80,7 @@ def command(
     objects_keys: ObjectsKeys = None,
     objects_ca: ObjectsCa = None,
     consumers: ConsumerFiles = None,
+    policy: PolicyFiles = None,
     once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
@@ -96,6 +100,7 @@ def command(
         manifest = load_model(file)
         model = ResolvedModel.of(manifest)
         _refuse(file, model, once)
+        _hold_to_policies(file, manifest, policy or [])
         sample = load_sample(sample_path(manifest, file)) if once else None
         folder = workdir or RUNS / model.name
         settings = OperatorSettings(
@@ -127,6 +132,14 @@ def _refuse(file: Path, model: "ResolvedModel", once: bool) -> None:
         fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
     if once and model.spec.authenticates:
         fail(f"{file}: spec.access.authentication is Required, and --once has no key: run it without --once")
+
+
+def _hold_to_policies(file: Path, manifest: "GovernedModel", given: list[Path]) -> None:
+    """Ends the command, before anything starts, for a model that a policy refuses. Raises ManifestError."""
+    from governed_operator.local.policies import policies_of
+
+    if told_of_policies(file, manifest, policies_of([file], given), datetime.now(UTC)):
+        fail(f"{file}: refused by policy: nothing was started; change the model, or ask for an exemption")
 
 
 def _given(keys: Path | None, ca: Path | None) -> dict[str, dict[str, bytes]]:

@@ -1,5 +1,5 @@
-"""Reads a user's manifest files: YAML → validated GovernedModel and ModelConsumers. Errors name file, line and field,
-and what to do."""
+"""Reads a user's manifest files: YAML → validated GovernedModel, ModelConsumers and policies. Errors name file, line
+and field, and what to do."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from governed_api.model import GovernedModel
 from governed_api.names import CONSUMER_KIND, KIND
 from governed_api.patterns import too_wide
 from governed_api.schema import Schema
-from governed_api.validation import defaulted, schema_of, validate
+from governed_api.validation import defaulted, expected_kinds, schema_of, validate
 from governed_api.yaml_loader import YamlFault
 from governed_operator.local.manifest_text import Document, parsed
 
@@ -35,7 +35,7 @@ def findings(path: Path) -> list[str]:
     line, and followed by what may help."""
     documents = _documents(path)
     if not documents:
-        return [f"{path}: empty: expected a {KIND} or {CONSUMER_KIND}"]
+        return [f"{path}: empty: expected a {expected_kinds()}"]
     return [line for document in documents for line in _told(path, document)]
 
 
@@ -52,8 +52,18 @@ def load_model(path: Path) -> GovernedModel:
 def load_consumers(path: Path) -> list[dict[str, Json]]:
     """The ModelConsumers among the documents of a file, valid and with their defaults. Raises ManifestError with a line
     per finding."""
-    consumers = [document for document in _valid(path) if document.kind == CONSUMER_KIND]
-    return [defaulted(document.value, schema_of(CONSUMER_KIND)) for document in consumers]
+    return load_of_kind(path, CONSUMER_KIND)
+
+
+def load_models(path: Path) -> list[GovernedModel]:
+    """The GovernedModels among the documents of a file, valid. Raises ManifestError with a line per finding."""
+    return [GovernedModel.model_validate(document) for document in load_of_kind(path, KIND)]
+
+
+def load_of_kind(path: Path, kind: str) -> list[dict[str, Json]]:
+    """The documents of a kind in a file, all of which is valid, with their defaults. Raises ManifestError with a line
+    per finding."""
+    return [defaulted(document.value, schema_of(kind)) for document in _valid(path) if document.kind == kind]
 
 
 def _valid(path: Path) -> list[Document]:

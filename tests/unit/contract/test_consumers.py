@@ -34,5 +34,6 @@ def test_each_invalid_one_is_refused_by_name(case: InvalidConsumer) -> None:
 def test_another_kind_is_told_what_was_expected() -> None:
     (message,) = validate(consumer() | {"kind": "Consumer"})
     assert message.endswith(
-        "expected governedmodels.io/v1alpha1 GovernedModel or ModelConsumer, found governedmodels.io/v1alpha1 Consumer"
+        "expected governedmodels.io/v1alpha1 GovernedModel, ModelConsumer, GovernancePolicy or "
+        "ClusterGovernancePolicy, found governedmodels.io/v1alpha1 Consumer"
     )

@@ -216,8 +216,8 @@ def test_what_is_no_mapping_is_refused(document: object) -> None:
 
 def test_another_kind_is_refused() -> None:
     assert (
-        "expected governedmodels.io/v1alpha1 GovernedModel or ModelConsumer, found v1 Pod"
-        in validate({"apiVersion": "v1", "kind": "Pod"})[0]
+        "expected governedmodels.io/v1alpha1 GovernedModel, ModelConsumer, GovernancePolicy or "
+        "ClusterGovernancePolicy, found v1 Pod" in validate({"apiVersion": "v1", "kind": "Pod"})[0]
     )
 
 

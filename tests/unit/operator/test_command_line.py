@@ -137,3 +137,87 @@ def test_run_once_looks_for_its_requests_before_it_trains(
     assert result.exit_code == 1
     assert "model.requests.json: No such file or directory: --once sends the requests in this file" in result.stderr
     assert not (tmp_path / ".governed").exists(), "nothing was begun"
+
+
+POLICY = {
+    "apiVersion": "governedmodels.io/v1alpha1",
+    "kind": "GovernancePolicy",
+    "metadata": {"name": "floor", "namespace": "team"},
+    "spec": {"enforcement": "Deny", "require": {"quota": "Required", "explainer": "Required"}},
+}
+IN_AUDIT = POLICY | {"spec": {"enforcement": "Audit", "require": {"quota": "Required"}}}
+QUOTA = (
+    "GovernedModel tiny: spec.quota.requests is absent; GovernancePolicy floor requires a limit; set a limit in "
+    "quota.requests or quota.tokens (rule quota)"
+)
+
+
+def policed(folder: Path, policy: object) -> str:
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(policy))
+    return str(path)
+
+
+def test_validate_names_each_violation_of_a_policy_that_denies(cli: CliRunner, tmp_path: Path) -> None:
+    model = written(tmp_path, VALID)
+    result = cli.invoke(app, ["validate", model, "--policy", policed(tmp_path, POLICY)])
+    quota, explainer = result.stderr.splitlines()
+    assert (result.exit_code, quota) == (1, f"{model}: refused: {QUOTA}")
+    assert "spec.explainer is absent" in explainer
+
+
+def test_validate_only_warns_of_a_policy_in_audit(cli: CliRunner, tmp_path: Path) -> None:
+    model = written(tmp_path, VALID)
+    result = cli.invoke(app, ["validate", model, "--policy", policed(tmp_path, IN_AUDIT)])
+    assert (result.exit_code, result.stderr) == (0, f"{model}: warning: {QUOTA}\n")
+
+
+def test_a_policy_among_the_manifests_counts_in_any_order(cli: CliRunner, tmp_path: Path) -> None:
+    model, policy = written(tmp_path, VALID), policed(tmp_path, POLICY)
+    for files in ([model, policy], [policy, model], [written(tmp_path, yaml.safe_dump_all([POLICY, VALID]))]):
+        result = cli.invoke(app, ["validate", *files])
+        assert (result.exit_code, f"refused: {QUOTA}" in result.stderr) == (1, True)
+
+
+def test_a_policy_of_another_namespace_is_not_about_the_model(cli: CliRunner, tmp_path: Path) -> None:
+    other = POLICY | {"metadata": {"name": "floor", "namespace": "others"}}
+    result = cli.invoke(app, ["validate", written(tmp_path, VALID), "--policy", policed(tmp_path, other)])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_an_exemption_in_use_is_told_and_lets_the_model_pass(cli: CliRunner, tmp_path: Path) -> None:
+    exempt = {"model": "tiny", "rule": "quota", "owner": "ana", "reason": "trial", "expires": "9999-01-01T00:00:00Z"}
+    spec = {"enforcement": "Deny", "require": {"quota": "Required"}, "exemptions": [exempt]}
+    policy = policed(tmp_path, POLICY | {"spec": spec})
+    result = cli.invoke(app, ["validate", written(tmp_path, VALID), "--policy", policy])
+    assert (result.exit_code, "exempt until 9999" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (VALID, "expected a GovernancePolicy or ClusterGovernancePolicy, found none"),
+        (POLICY | {"spec": {"enforcement": "Deny", "require": {"quotas": "Required"}}}, 'did you mean "quota"?'),
+        (POLICY | {"spec": {"require": {}}}, "spec.enforcement: Required value"),
+        ({}, "no matches for kind"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_refuses_every_model(
+    cli: CliRunner, tmp_path: Path, command: str, policy: object, words: str
+) -> None:
+    result = cli.invoke(app, [command, written(tmp_path, VALID), "--policy", policed(tmp_path, policy)])
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_run_starts_nothing_that_a_policy_denies(cli: CliRunner, tmp_path: Path, beside: bool) -> None:
+    model = written(tmp_path, yaml.safe_dump_all([VALID, POLICY]) if beside else VALID)
+    given = [] if beside else ["--policy", policed(tmp_path, POLICY)]
+    workdir = tmp_path / "run"
+    result = cli.invoke(app, ["run", model, "--workdir", str(workdir), *given])
+    assert (result.exit_code, workdir.exists()) == (1, False)
+    assert f"refused: {QUOTA}" in result.stderr
+    assert "nothing was started" in result.stderr
