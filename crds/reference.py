@@ -95,7 +95,8 @@ def generated() -> str:
     model = schema.model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     report = schema.report_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     consumer = schema.consumer_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    told = {"model": model, "consumer": consumer}
+    policy = schema.policy_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    told = {"model": model, "consumer": consumer, "policy": policy}
     rows = {k: "\n".join(rules(v, "")).replace("| `` |", "| the resource |") for k, v in told.items()}
     consumers = (conditions.KEY_READY, conditions.MODELS_FOUND)
     parts = [
@@ -117,6 +118,10 @@ def generated() -> str:
         "## ModelConsumer: rules across fields",
         f"| at | message |\n|---|---|\n{rows['consumer']}",
         "## ModelConsumer: status\n\n" + table + "\n" + "\n".join(fields(consumer["properties"]["status"], "status")),
+        "## GovernancePolicy and ClusterGovernancePolicy: spec\n\nOf a ClusterGovernancePolicy an exemption names a "
+        "`namespace` as well.\n\n" + table + "\n" + "\n".join(fields(policy["properties"]["spec"], "spec")),
+        "## GovernancePolicy and ClusterGovernancePolicy: rules across fields",
+        f"| at | message |\n|---|---|\n{rows['policy']}",
         "## GovernanceReport: status\n\n" + table + "\n" + "\n".join(fields(report["properties"]["status"], "status")),
     ]
     return "\n\n".join(parts) + "\n"

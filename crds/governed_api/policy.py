@@ -162,7 +162,8 @@ class MetricFloor(Part):
 class BiasFloor(Part):
     """A bias audit must be there, and judge at least this."""
 
-    metrics: list[MetricFloor] = Field(default=[], max_length=16, json_schema_extra={"x-list-map-key": "name"})
+    # no map of the API server's: applied twice, bias: {} would be taken away with the empty list that is its default
+    metrics: list[MetricFloor] = Field(default=[], max_length=16)
     """Metrics with bounds."""
     protected_attributes: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(default=[], max_length=8)
     """Attributes whose groups must be compared."""
@@ -170,6 +171,14 @@ class BiasFloor(Part):
     """What a failed verdict must do, at least; Rollback does more than BlockPromotion, and that more than Alert."""
     min_samples: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """The model's minSamples must not be above: below it there is no verdict."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.metrics) || self.metrics.all(m, self.metrics.exists_one(n, n.name == m.name))",
+            "metrics must differ in name: say both bounds of one in one entry",
+            ".metrics",
+        ),
+    )
 
 
 class Require(Part):
@@ -195,6 +204,14 @@ class Require(Part):
     """governance.bias must be there."""
     explainer: Literal["Required"] | None = None
     """Required: explainer must be there."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.authentication), has(self.masking), has(self.encryption), has(self.audit), has(self.retention), "
+            "has(self.images), has(self.sources), has(self.quota), has(self.bias), has(self.explainer)].exists(x, x)",
+            "require must ask for something: a policy without a requirement is met by every model",
+        ),
+    )
 
 
 class PolicySelector(Part):

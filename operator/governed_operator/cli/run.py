@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from governed_api.model import GovernedModel
-    from governed_api.resolved import ResolvedModel
     from governed_operator.local.run import Running
 
 
@@ -87,7 +86,7 @@ def command(
     """Train, serve, explain and audit a model with the processes of this machine; Ctrl-C stops everything."""
     from governed_api.resolved import ResolvedModel
     from governed_operator.local.errors import LocalError
-    from governed_operator.local.manifest_file import ManifestError, load_model
+    from governed_operator.local.manifest_file import ManifestError
     from governed_operator.local.plain_console import plain_console
     from governed_operator.local.run import LocalRun, Options, Running, until_signalled
     from governed_operator.local.sample import load_sample, sample_path
@@ -97,10 +96,8 @@ def command(
 
     console = plain_console(stderr=True)
     try:
-        manifest = load_model(file)
+        manifest = _accepted(file, once, policy or [])
         model = ResolvedModel.of(manifest)
-        _refuse(file, model, once)
-        _hold_to_policies(file, manifest, policy or [])
         sample = load_sample(sample_path(manifest, file)) if once else None
         folder = workdir or RUNS / model.name
         settings = OperatorSettings(
@@ -126,20 +123,20 @@ def command(
         raise typer.Exit(130)
 
 
-def _refuse(file: Path, model: "ResolvedModel", once: bool) -> None:
-    """Ends the command for a model that nothing would come of."""
-    if model.spec.suspend:
-        fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
-    if once and model.spec.authenticates:
-        fail(f"{file}: spec.access.authentication is Required, and --once has no key: run it without --once")
-
-
-def _hold_to_policies(file: Path, manifest: "GovernedModel", given: list[Path]) -> None:
-    """Ends the command, before anything starts, for a model that a policy refuses. Raises ManifestError."""
+def _accepted(file: Path, once: bool, policies: list[Path]) -> "GovernedModel":
+    """The model of a manifest; ends the command, before anything starts, for one that nothing would come of, or that a
+    policy refuses. Raises ManifestError."""
+    from governed_operator.local.manifest_file import load_model
     from governed_operator.local.policies import policies_of
 
-    if told_of_policies(file, manifest, policies_of([file], given), datetime.now(UTC)):
+    manifest = load_model(file)
+    if manifest.spec.suspend:
+        fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
+    if once and manifest.spec.authenticates:
+        fail(f"{file}: spec.access.authentication is Required, and --once has no key: run it without --once")
+    if told_of_policies(file, manifest, policies_of([file], policies), datetime.now(UTC)):
         fail(f"{file}: refused by policy: nothing was started; change the model, or ask for an exemption")
+    return manifest
 
 
 def _given(keys: Path | None, ca: Path | None) -> dict[str, dict[str, bytes]]:

@@ -60,10 +60,11 @@ def load_models(path: Path) -> list[GovernedModel]:
     return [GovernedModel.model_validate(document) for document in load_of_kind(path, KIND)]
 
 
-def load_of_kind(path: Path, kind: str) -> list[dict[str, Json]]:
-    """The documents of a kind in a file, all of which is valid, with their defaults. Raises ManifestError with a line
-    per finding."""
-    return [defaulted(document.value, schema_of(kind)) for document in _valid(path) if document.kind == kind]
+def load_of_kind(path: Path, *kinds: str) -> list[dict[str, Json]]:
+    """The documents of these kinds in a file, all of which is valid, with their defaults. Raises ManifestError with a
+    line per finding."""
+    found = [document for document in _valid(path) if document.kind in kinds]
+    return [defaulted(document.value, schema_of(document.kind)) for document in found]
 
 
 def _valid(path: Path) -> list[Document]:

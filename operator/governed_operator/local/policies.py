@@ -34,21 +34,16 @@ def judgements(model: GovernedModel, floors: Iterable[Floor], now: datetime) -> 
 
 
 def _policies(path: Path) -> list[Floor]:
-    namespaced = (_namespaced(document) for document in load_of_kind(path, POLICY_KIND))
-    return [*namespaced, *(_of_cluster(document) for document in load_of_kind(path, CLUSTER_POLICY_KIND))]
+    return [_floor(document) for document in load_of_kind(path, POLICY_KIND, CLUSTER_POLICY_KIND)]
 
 
-def _namespaced(document: dict[str, Json]) -> Floor:
+def _floor(document: dict[str, Json]) -> Floor:
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    name, namespace = str(metadata["name"]), metadata.get("namespace")
+    if document["kind"] == CLUSTER_POLICY_KIND:
+        everywhere = ClusterGovernancePolicySpec.model_validate(document["spec"])
+        return Floor(name, None, everywhere, tuple(everywhere.exemptions), cluster=True)
     spec = GovernancePolicySpec.model_validate(document["spec"])
-    metadata = document["metadata"]
-    assert isinstance(metadata, dict)
-    namespace = metadata.get("namespace")
     within = namespace if isinstance(namespace, str) and namespace else None
-    return Floor(str(metadata["name"]), within, spec, tuple(spec.exemptions), cluster=False)
-
-
-def _of_cluster(document: dict[str, Json]) -> Floor:
-    spec = ClusterGovernancePolicySpec.model_validate(document["spec"])
-    metadata = document["metadata"]
-    assert isinstance(metadata, dict)
-    return Floor(str(metadata["name"]), None, spec, tuple(spec.exemptions), cluster=True)
+    return Floor(name, within, spec, tuple(spec.exemptions), cluster=False)

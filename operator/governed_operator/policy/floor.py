@@ -20,7 +20,8 @@ none is made."""
 
 _ACTIONS = ("Alert", "BlockPromotion", "Rollback")
 _HOST = re.compile(r"[^/]*[.:][^/]*/|localhost/")
-_UP = re.compile(r"(^|/)(\.|%2e){1,2}(/|$)", re.IGNORECASE)
+_SLASH = r"[/\\]|%2f|%5c"
+_UP = re.compile(rf"(^|{_SLASH})(\.|%2e){{1,2}}($|{_SLASH})", re.IGNORECASE)
 """A step of a path that leads elsewhere."""
 _POLICY = "\0"
 """Stands for the policy's name in a rule's sentence: no field of a manifest can hold it."""

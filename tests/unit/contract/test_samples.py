@@ -70,6 +70,7 @@ SHOWN_TEXT = {
     "canary": ['"action":"Rollback"', "name: auditor"],
     "imported": ["claimName: models", "0123456789abcdef"],
     "openai-runtime": ["name: GOVERNED_UPSTREAM_URL", '"pattern":', "llama.cpp:server"],
+    "policies": ["claimName: models", "name: offers-callers", '"rotation":"30d"'],
     "v2-runtime": ["registry.example/forecasts:1.4.0", "name: GOVERNED_UPSTREAM_URL", "path: /v2/health/ready"],
 }
 """What is in the rendered objects when the capability of a sample has an effect."""
