@@ -3,6 +3,7 @@
 ArchiveError
 ├── Refused          a request that can't be right (400, 403, 404, 409, 413 …)
 ├── Busy             come again: the queue or the disk is full (503, 507)
+├── NoSuchEntry      an id that no entry has
 ├── LedgerDamaged    the files of the ledger are not what was signed
 ├── Unreachable      the client's retries are used up
 └── Unverified       what was fetched is not what was asked for
@@ -17,6 +18,7 @@ __all__ = [
     "ArchiveError",
     "Busy",
     "LedgerDamaged",
+    "NoSuchEntry",
     "Refused",
     "Unreachable",
     "Unverified",
@@ -62,6 +64,10 @@ class LedgerDamaged(ArchiveError):
     def __init__(self, message: str, index: int):
         super().__init__(message)
         self.index = index
+
+
+class NoSuchEntry(ArchiveError):
+    """No entry has the id that was asked for."""
 
 
 class Unreachable(ArchiveError):

@@ -1,12 +1,14 @@
-"""``python -m governed_serving.dossier html | zip | verify``: the governance report of one model as one HTML page; as a
-dossier with what it was made of; and whether a dossier is what was signed."""
+"""``python -m governed_serving.dossier html | zip | facts | verify``: the governance report of one model as one HTML
+page; as a dossier with what it was made of; as the console shows it; and whether a dossier is what was signed."""
 
 import argparse
+import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +33,8 @@ from governed_serving.archive.verify.sources import BundleSource
 from governed_serving.archive.verify.witnesses import witness_rule
 from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
-from governed_serving.dossier.dossier import Archived, document_files, gather
+from governed_serving.dossier.dossier import Archived, Dossier, document_files, gather
+from governed_serving.dossier.facts import decision_facts, model_facts
 from governed_serving.dossier.laws.pack import PackError, packs
 from governed_serving.dossier.package import (
     INDEX,
@@ -63,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _verify(options)
         if options.verb == "zip":
             _zip(options)
+        elif options.verb == "facts":
+            options.output.write_bytes(_facts(options))
         else:
             options.output.write_text(_page(options), encoding="utf-8")
     except expected as error:
@@ -144,28 +149,49 @@ def _check_signed(folder: Path, index: Index, vkey: str, findings: Findings) -> 
 
 
 def _page(options: argparse.Namespace) -> str:
+    laws = packs(options.laws)
+    with _archived(options) as archived:
+        return render_page(_gathered(options, archived), laws)
+
+
+def _facts(options: argparse.Namespace) -> bytes:
+    """Whoever looks on must not take the cores from what is looked at."""
+    os.nice(10)
+    laws = packs(options.laws)
+    with _archived(options) as archived:
+        if not options.id:
+            return model_facts(_gathered(options, archived), laws)
+        if archived is None:
+            raise ArchiveError("a decision is looked up in a ledger: --archive names it")
+        kek = load_kek(options.model_key) if options.model_key else None
+        return decision_facts(Dossier(options.model, datetime.now(UTC)), archived, kek, options.id)
+
+
+@contextmanager
+def _archived(options: argparse.Namespace) -> Iterator[Archived | None]:
+    """None where no archive was given."""
+    if not options.archive:
+        yield None
+        return
+    earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+    source, vkey = open_source(options.archive, options.key_file, options.token_file, options.model)
+    with closing(source):
+        yield Archived(source, vkey, earlier)
+
+
+def _gathered(options: argparse.Namespace, archived: Archived | None) -> Dossier:
     report = decode_json(options.report.read_bytes()) if options.report else {}
     if not isinstance(report, dict):
         raise ArchiveError(f"{options.report}: expected a GovernanceReport as a JSON object")
-    documents = document_files(options.artefact) if options.artefact else None
-    kek = load_kek(options.model_key) if options.model_key else None
-    earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
-    manifest = _manifest(options.manifest) if options.manifest else None
-    laws = packs(options.laws)
-    collect = partial(
-        gather,
+    return gather(
         options.model,
         report=report,
-        documents=documents,
+        archive=archived,
+        documents=document_files(options.artefact) if options.artefact else None,
         example=options.example,
-        kek=kek,
-        manifest=manifest,
+        kek=load_kek(options.model_key) if options.model_key else None,
+        manifest=_manifest(options.manifest) if options.manifest else None,
     )
-    if not options.archive:
-        return render_page(collect(), laws)
-    source, vkey = open_source(options.archive, options.key_file, options.token_file, options.model)
-    with closing(source):
-        return render_page(collect(archive=Archived(source, vkey, earlier)), laws)
 
 
 def _manifest(path: Path) -> GovernedModelSpec:
@@ -182,6 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     dossier = verbs.add_parser("zip", help="write the page with what it was made of")
     _add_inputs(dossier)
     dossier.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
+    facts = verbs.add_parser("facts", help="write what the console shows, as JSON")
+    _add_inputs(facts)
+    facts.add_argument("--id", default="", help="of this request alone, with its proofs")
     verify = verbs.add_parser("verify", help="whether a dossier is what was signed")
     verify.add_argument("dossier", type=Path, help="zip file")
     add_keys(verify)

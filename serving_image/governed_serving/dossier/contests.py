@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from governed_api.page.markup import Safe, tag
+from governed_api.page.parts import pill, section, table
 from governed_serving.dossier.dossier import Dossier, LedgerView
-from governed_serving.dossier.markup import Safe, tag
-from governed_serving.dossier.parts import pill, section, table
 from governed_serving.records import LedgerEntry
 
 __all__ = ["Contest", "contests", "contests_section"]
@@ -16,12 +16,14 @@ SHOWN = 50
 
 @dataclass
 class Contest:
-    """``outcome`` "": not decided yet. ``decided``: ledger entry and time. Times are RFC 3339, "" where unknown."""
+    """``id``: of the request. ``outcome`` "": not decided yet. ``decided``: ledger entry and time. Times are RFC 3339,
+    "" where unknown."""
 
     index: int
     opened: str
     deadline: str
     outcome: str = ""
+    id: str = ""
     decided: tuple[int, str] | None = None
     late: bool = False
 
@@ -43,7 +45,7 @@ def contests(ledger: LedgerView | None, now: datetime) -> list[Contest]:
 
 def _opened(index: int, entry: LedgerEntry, now: datetime) -> Contest:
     deadline = str(entry.summary.get("deadline", ""))
-    return Contest(index, entry.time, deadline, late=_past(deadline, now.astimezone(UTC).isoformat()))
+    return Contest(index, entry.time, deadline, id=entry.id, late=_past(deadline, now.astimezone(UTC).isoformat()))
 
 
 def _past(deadline: str, time: str) -> bool:

@@ -1,6 +1,7 @@
 """Everything that the page shows, gathered and verified first: report, ledger, artefact, keys, one request as
 example."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -58,6 +59,8 @@ KEPT = {
     "importanceDrift",
 }
 _KEPT_EACH = 500
+RECENT = 5
+"""Newest entries of each type that are listed."""
 _KEPT = dict.fromkeys(("acknowledgement", "review"), 20_000)
 """Of these more: a contest that nobody decided is none of the newest."""
 _ERRORS = (ArchiveError, ArtefactError, CryptoError, JournalError, NoteError, OSError, msgspec.DecodeError)
@@ -83,6 +86,8 @@ class LedgerView:
     dropped: dict[str, int] = field(default_factory=dict)
     """Type → entries that ``entries`` no longer holds."""
     predicted: tuple[int, LedgerEntry] | None = None
+    recent: dict[str, deque[tuple[int, LedgerEntry]]] = field(default_factory=dict)
+    """Type → its newest entries."""
     dataset: DatasetManifest | None = None
     """What the newest dataset entry says."""
     gates: GateTable | None = None
@@ -318,6 +323,7 @@ def _entries(source: LogSource) -> Iterator[tuple[int, LedgerEntry]]:
 
 def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
     view.counts[entry.type] = view.counts.get(entry.type, 0) + 1
+    view.recent.setdefault(entry.type, deque(maxlen=RECENT)).append((index, entry))
     view.first = view.first or entry.time
     view.last = max(view.last, entry.time)
     if entry.type in KEPT and (entry.type != VERDICT or is_bias_verdict(entry)):
@@ -413,6 +419,11 @@ def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
         elif entry.type == "explanation" and entry.model == dossier.model:
             body = opened_record(source, kek, entry)["body"]
             dossier.example.explanation = msgspec.convert(body, ExplanationBody).explanations
+
+
+def opened_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
+    """Open what the entries of the example commit to; what can't be opened is noted."""
+    _attempt(dossier, "example request", lambda: _open_example(dossier, source, kek))
 
 
 def document_files(folder: Path) -> dict[str, object]:

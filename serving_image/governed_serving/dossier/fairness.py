@@ -10,6 +10,8 @@ from governed_api.evidence import (
     StratumAudit,
     StratumDisparity,
 )
+from governed_api.page.markup import Safe, tag, text
+from governed_api.page.parts import figure, number, percent, pill, section, table
 from governed_api.verdict import (
     WITHIN_THRESHOLDS,
     BiasVerdict,
@@ -20,8 +22,6 @@ from governed_api.verdict import (
     Slices,
 )
 from governed_serving.dossier.dossier import Dossier
-from governed_serving.dossier.markup import Safe, tag, text
-from governed_serving.dossier.parts import figure, number, percent, pill, section, table
 from governed_serving.dossier.served import REVISION
 from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, GroupTable

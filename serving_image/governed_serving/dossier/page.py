@@ -1,15 +1,15 @@
 """The page: one self-contained HTML file, no script, no external resource."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 
+from governed_api.page import style
+from governed_api.page.markup import Safe, tag, text
+from governed_api.page.parts import card, pill
 from governed_serving.dossier.contests import contests_section
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.fairness import fairness_section
 from governed_serving.dossier.laws.judging import judge_clauses
 from governed_serving.dossier.laws.pack import Pack, packs
-from governed_serving.dossier.markup import Safe, tag, text
-from governed_serving.dossier.parts import card, pill
 from governed_serving.dossier.sections import (
     clauses_section,
     data_section,
@@ -22,7 +22,7 @@ from governed_serving.dossier.sections import (
     training_section,
 )
 
-__all__ = ["render_page"]
+__all__ = ["page_body", "render_page"]
 
 _CONTENTS = (
     ("model", "Model"),
@@ -43,15 +43,20 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 def render_page(dossier: Dossier, laws: Sequence[Pack] | None = None) -> str:
     """The whole document; ``laws``: packs to judge by, all of the project's by default."""
-    chosen = packs() if laws is None else laws
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("title", f"Governance report: {dossier.model}"),
-        tag("style", Safe(files("governed_serving.dossier").joinpath("style.css").read_text())),
+        tag("style", Safe(style())),
     )
+    body = tag("body", page_body(dossier, packs() if laws is None else laws))
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def page_body(dossier: Dossier, laws: Sequence[Pack]) -> Safe:
+    """What the document shows, for one that has a head of its own."""
     main = tag(
         "main",
         model_section(dossier),
@@ -64,7 +69,7 @@ def render_page(dossier: Dossier, laws: Sequence[Pack] | None = None) -> str:
         privacy_section(dossier),
         keys_section(dossier),
         ledger_section(dossier),
-        clauses_section(chosen, judge_clauses(dossier, chosen)),
+        clauses_section(laws, judge_clauses(dossier, laws)),
     )
     made = dossier.made.strftime("%Y-%m-%d %H:%M UTC")
     footer = tag(
@@ -72,8 +77,7 @@ def render_page(dossier: Dossier, laws: Sequence[Pack] | None = None) -> str:
         f"Generated {made} from report, artefact and ledger. Figures of what was served are recomputed from the "
         "ledger where a model key was given.",
     )
-    body = tag("body", _top(dossier, made), main, footer)
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    return text([_top(dossier, made), main, footer])
 
 
 def _top(dossier: Dossier, made: str) -> Safe:

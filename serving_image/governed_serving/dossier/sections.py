@@ -11,6 +11,8 @@ from governed_api.evidence import (
     Importance,
     LabelColumn,
 )
+from governed_api.page.markup import Safe, tag, text
+from governed_api.page.parts import digest, facts, figure, number, percent, pill, section, table
 from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.documents import (
@@ -24,8 +26,6 @@ from governed_serving.dossier.documents import (
 from governed_serving.dossier.dossier import Dossier, LedgerView
 from governed_serving.dossier.laws.judging import Clause
 from governed_serving.dossier.laws.pack import Pack
-from governed_serving.dossier.markup import Safe, tag, text
-from governed_serving.dossier.parts import digest, facts, figure, number, percent, pill, section, table
 from governed_serving.dossier.served import Served
 from governed_serving.dossier.svg import Estimate, Line, curves, signed_bars
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows

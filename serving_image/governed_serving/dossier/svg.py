@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from governed_serving.dossier.markup import Safe, tag, text
+from governed_api.page.markup import Safe, tag, text
 
 __all__ = ["Estimate", "Line", "curves", "dots", "forest", "signed_bars", "ticks"]
 

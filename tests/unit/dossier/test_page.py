@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_api.governance import Bias
+from governed_api.page.markup import Safe, tag
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.sources import DirectorySource
@@ -22,7 +23,6 @@ from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.dossier.__main__ import main
 from governed_serving.dossier.dossier import Archived, Dossier, gather
 from governed_serving.dossier.laws.judging import judge_clauses
-from governed_serving.dossier.markup import Safe, tag
 from governed_serving.dossier.page import render_page
 from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
 from governed_serving.journal import Journal, JournalReader

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from governed_api.page.markup import Safe
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
-from governed_serving.dossier.markup import Safe
 from governed_serving.dossier.sections import _quality
 from governed_serving.dossier.served import Served, _importances
 from governed_serving.explainer.overall.drift import ImportanceMonitor

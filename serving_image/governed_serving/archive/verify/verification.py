@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.errors import ArchiveError, LedgerDamaged
+from governed_serving.archive.errors import ArchiveError, LedgerDamaged, NoSuchEntry
 from governed_serving.archive.ledger.merkle import (
     Frontier,
     ProofError,
@@ -281,7 +281,7 @@ def _verified(source: LogSource, note: str, asked: _Asked, holdings: Holdings) -
     before += [_signed_before_rotation(note, walk, verifier) for note in rotated]
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
-        raise ArchiveError(f"id {id} is not among the {count} entries: expected the id of a request that was answered")
+        raise NoSuchEntry(f"id {id} is not among the {count} entries: expected the id of a request that was answered")
     checked = [c.size for c in before]
     return Verification(
         now.origin,

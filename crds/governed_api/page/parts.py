@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from governed_serving.dossier.markup import Safe, tag, text
+from governed_api.page.markup import Safe, tag, text
 
 __all__ = ["card", "digest", "facts", "figure", "number", "percent", "pill", "section", "table"]
 
