@@ -11,6 +11,7 @@ from governed_api.version import __version__
 from governed_operator.cli import (
     acknowledge,
     archive,
+    console,
     consumer,
     contest,
     contests,
@@ -53,6 +54,7 @@ for module in (
     run,
     list_models,
     status,
+    console,
     logs,
     crd,
     infer,

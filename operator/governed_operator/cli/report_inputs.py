@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,12 +18,13 @@ from governed_api import runtime as rt
 from governed_api.printable import printable
 from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel, kept
+from governed_operator.local.errors import LocalError
 from governed_operator.local.serving_side import module
 
 if TYPE_CHECKING:
     from governed_api.resolved import ResolvedModel
 
-__all__ = ["Archive", "Given", "Laws", "Manifest", "ModelKey", "Report", "made"]
+__all__ = ["Archive", "Given", "Laws", "Manifest", "ModelKey", "Report", "gathered", "made"]
 
 ModelKey = Annotated[
     Path | None,
@@ -79,12 +80,28 @@ def made(
     words += ["--laws", str(given.laws)] if given.laws else []
     with tempfile.TemporaryDirectory(prefix="governed-report-") as folder:
         rules = _rules(given.manifest, name, Path(folder))
-        gathered = _of_cluster(cluster, given, rules, Path(folder)) if cluster else _of_run(name, workdir, given, rules)
-        with gathered as (told, environment):
-            done = subprocess.run([sys.executable, *program, *words, *told], check=False, env=environment)
+        try:
+            with gathered(name, given, rules, Path(folder), workdir=workdir, cluster=cluster) as (told, environment):
+                done = subprocess.run([sys.executable, *program, *words, *told], check=False, env=environment)
+        except (ClusterError, LocalError) as error:
+            fail(str(error))
     if done.returncode == 0:
         print(target)
     raise typer.Exit(done.returncode)
+
+
+def gathered(
+    name: str,
+    given: Given,
+    rules: Path | None,
+    folder: Path,
+    *,
+    workdir: Path | None,
+    cluster: ClusterModel | None,
+) -> AbstractContextManager[_Gathered]:
+    """What the serving side is told of the model; files of a cluster's are put into ``folder``. Raises ClusterError,
+    LocalError."""
+    return _of_cluster(cluster, given, rules, folder) if cluster else _of_run(name, workdir, given, rules)
 
 
 @contextmanager
@@ -94,7 +111,7 @@ def _of_run(name: str, workdir: Path | None, given: Given, rules: Path | None) -
     local = Workdir.of(name, workdir)
     report = given.report or local.reports / f"{name}.json"
     if not report.is_file() and (given.report or not given.archive):
-        fail(
+        raise LocalError(
             f"{report}: no such report: run the model first (governed run), name its --workdir or a --report, or the "
             "--namespace of a cluster that it serves in"
         )
@@ -110,23 +127,20 @@ def _of_run(name: str, workdir: Path | None, given: Given, rules: Path | None) -
 def _of_cluster(cluster: ClusterModel, given: Given, rules: Path | None, folder: Path) -> Iterator[_Gathered]:
     """Report, rules, token and, where the caller may read its Secret, the model's key; the archive by a forwarded
     port."""
-    try:
-        model = cluster.model()
-        report = given.report or kept(folder, "report.json", json.dumps(cluster.report()).encode())
-        rules = rules or kept(folder, "model.json", model.for_report.dump())
-        words = ["--report", str(report), "--manifest", str(rules)]
-        if anchor := cluster.anchor():
-            words += ["--checkpoint", str(kept(folder, "anchor.json", json.dumps(anchor).encode()))]
-        if key := given.model_key or _model_key(cluster, model, folder):
-            words += ["--model-key", str(key)]
-        if given.archive:
-            yield [*words, "--archive", given.archive], dict(os.environ)
-            return
-        words += ["--token-file", str(kept(folder, "token", cluster.reader_token()))]
-        with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
-            yield [*words, "--archive", address], dict(os.environ)
-    except ClusterError as error:
-        fail(str(error))
+    model = cluster.model()
+    report = given.report or kept(folder, "report.json", json.dumps(cluster.report()).encode())
+    rules = rules or kept(folder, "model.json", model.for_report.dump())
+    words = ["--report", str(report), "--manifest", str(rules)]
+    if anchor := cluster.anchor():
+        words += ["--checkpoint", str(kept(folder, "anchor.json", json.dumps(anchor).encode()))]
+    if key := given.model_key or _model_key(cluster, model, folder):
+        words += ["--model-key", str(key)]
+    if given.archive:
+        yield [*words, "--archive", given.archive], dict(os.environ)
+        return
+    words += ["--token-file", str(kept(folder, "token", cluster.reader_token()))]
+    with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
+        yield [*words, "--archive", address], dict(os.environ)
 
 
 def _model_key(cluster: ClusterModel, model: "ResolvedModel", folder: Path) -> Path | None:

@@ -261,6 +261,11 @@ class ModelClient:
         answer: list[dict[str, Json]] = self._json("GET", routes.REVIEWS)["open"]
         return answer
 
+    def verdict(self) -> dict[str, Json]:
+        """From the auditor: the bias verdict in full. Raises ClientError."""
+        answer: dict[str, Json] = self._json("GET", routes.VERDICT)
+        return answer
+
     def decide(self, request: str, by: str, outcome: str, reason: str, token: str) -> dict[str, Json]:
         """To the auditor: a person with the operator's ``token`` decides what was contested. Raises ClientError."""
         body = {"by": by, "outcome": outcome, "reason": reason}
