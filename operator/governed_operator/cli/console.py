@@ -16,7 +16,8 @@ from governed_operator.local.workdir import RUNS
 if TYPE_CHECKING:
     from governed_operator.console.app import Console
 
-PORT = 8090
+PORT = 8100
+"""Beside those of governed run, whose archive has 8090."""
 
 
 def command(

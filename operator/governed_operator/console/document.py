@@ -74,12 +74,7 @@ def document(words: Words, title: str, here: str, *children: object, plain: bool
 
 def _contents(words: Words, here: str) -> Safe:
     entries = [
-        tag(
-            "li",
-            tag(
-                "a", words(key), href=link(words, *filter(None, [at[1:]])), aria_current="page" if key == here else None
-            ),
-        )
+        tag("li", tag("a", words(key), href=link(words, *at), aria_current="page" if key == here else None))
         for key, at in _PAGES
     ]
     return tag("nav", tag("ol", entries), aria_label=words("pages"))
