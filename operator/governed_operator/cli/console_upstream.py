@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from governed_api.json_types import Json
+from governed_api.printable import printable
 from governed_api.verdict import BiasVerdict
 from governed_operator.cli.auditor_access import Credentials, auditor_client
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel, models_in_cluster
@@ -152,5 +153,14 @@ def _facts(name: str, id: str, *, workdir: Path | None, cluster: ClusterModel | 
             except subprocess.TimeoutExpired:
                 raise LocalError(f"the ledger of {name} wasn't recomputed within {RECOMPUTING:g} s") from None
         if done.returncode != 0:
-            raise LocalError(done.stderr.decode(errors="replace").strip()[-500:] or "the serving side said nothing")
+            raise LocalError(_reason(done.stderr, done.returncode))
         return target.read_bytes()
+
+
+def _reason(said: bytes, code: int) -> str:
+    """The one line that the serving side ends with; what it didn't expect goes to the terminal, not on a page."""
+    words = said.decode(errors="replace").strip()
+    if "\n" not in words and words:
+        return words
+    print(printable(words[-4000:], keep="\n"), file=sys.stderr)
+    return f"the serving side ended with status {code}: the terminal of governed console says why"

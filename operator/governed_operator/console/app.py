@@ -74,7 +74,7 @@ class Console:
         match asked.path:
             case ():
                 shown = [self._shown(key, one) for key, one in self._models()[:MOST_MODELS]]
-                return Answer(document(words, words("models"), "models", *models_page(words, shown)))
+                return Answer(document(words, words("console"), "models", *models_page(words, shown)))
             case ("models", key):
                 return self._model(words, key)
             case ("models", key, "report"):

@@ -57,7 +57,7 @@ def document(words: Words, title: str, here: str, *children: object, plain: bool
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} · {name}"),
+        tag("title", title if title == name else f"{title} · {name}"),
         tag("link", rel="stylesheet", href="/style.css"),
         tag("script", src="/refresh.js", defer=True) if not plain else None,
     )

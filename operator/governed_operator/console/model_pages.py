@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from governed_api.json_types import Json
 from governed_api.page.markup import Safe, tag, text
-from governed_api.page.parts import facts, number, pill
+from governed_api.page.parts import facts, number
 from governed_api.report import GateResult
 from governed_api.verdict import BiasVerdict, MetricFinding
 from governed_operator.console.document import away_note, clean, link, section, wide_table
@@ -80,7 +80,7 @@ def _head(words: Words, shown: Shown, overview: Overview) -> Safe:
     summary = overview.summary
     worst = max(overview.pods, key=lambda pod: pod.samples).summary if overview.pods else ""
     verdict = [_verdict(words, summary.verdict), tag("div", clean(worst), class_="summary", lang="en")]
-    state = pill(clean(summary.state)) if summary.serves else tag("span", clean(summary.state), class_="pill warn")
+    state = tag("span", words.known(clean(summary.state)), class_=f"pill {'good' if summary.serves else 'warn'}")
     alarms = [words("in force", action=clean(action)) for action in _in_force(overview)]
     return facts(
         [
@@ -103,11 +103,11 @@ def _verdict(words: Words, verdict: str) -> Safe:
 def _share(words: Words, known: Mapping[str, Json] | Away | None) -> str:
     if known is None or isinstance(known, Away):
         return "–"
-    counts = mapping(mapping(known.get("ledger")).get("counts"))
-    some, every = counts.get("explanation", 0), counts.get("prediction", 0)
+    ledger = mapping(known.get("ledger"))
+    some, every = ledger.get("explained", 0), mapping(ledger.get("counts")).get("prediction", 0)
     if not isinstance(some, int) or not isinstance(every, int) or not every:
         return "–"
-    return words("share", some=f"{some:,}", all=f"{every:,}", percent=f"{100 * some / every:.1f}")
+    return words("share", some=f"{some:,}", all=f"{every:,}", percent=f"{min(100.0, 100 * some / every):.1f}")
 
 
 def model_page(words: Words, shown: Shown) -> list[Safe]:
@@ -135,7 +135,7 @@ def _bias(words: Words, verdict: BiasVerdict | None) -> list[Safe]:
         return []
     found = []
     if verdict.metrics:
-        names = ("metric", "attribute", "group", "against", "value", "interval", "bounds", "verdict")
+        names = ("metric", "attribute", "group", "against", "value", "interval", "bounds", "judged")
         rows = [_metric(words, one) for one in verdict.metrics[:MOST_ROWS]]
         title = words("metrics")
         found.append(section(title, wide_table(title, [words(name) for name in names], rows, (4, 5, 6))))
@@ -182,7 +182,7 @@ def _gates(words: Words, gates: Sequence[GateResult]) -> Safe:
         [clean(g.name), number(g.measured), number(g.budget), verdict_pill(words, g.verdict), clean(g.message)]
         for g in gates[:MOST_ROWS]
     ]
-    headings = [words(name) for name in ("gate", "measured", "budget", "verdict", "message")]
+    headings = [words(name) for name in ("gate", "measured", "budget", "judged", "message")]
     return section(words("gates"), wide_table(words("gates"), headings, rows, (1, 2)))
 
 

@@ -15,6 +15,7 @@ from governed_operator.console.words import Words
 __all__ = ["clauses_of", "decision_page", "ledger_of", "search_form"]
 
 MOST_ROWS = 120
+MOST_CHANGES = 10
 _SHOWN_VALUES = 20
 
 
@@ -44,7 +45,7 @@ def decision_page(words: Words, known: Mapping[str, Json]) -> list[Safe]:
             section(words("outputs"), _values(words, words("outputs"), mapping(asked.get("outputs")))),
         ]
     explained = mappings(known.get("explanations"))
-    told = [_explanation(words, one) for one in explained[:3]] or [tag("p", words("no explanation"))]
+    told = [_explanation(words, one) for one in explained[:5]] or [tag("p", words("no explanation"))]
     return [*parts, section(words("explanation"), told), _outcomes(words, known), _records(words, known)]
 
 
@@ -82,7 +83,19 @@ def _explanation(words: Words, one: Mapping[str, Json]) -> Safe:
         (words(key), _shown(one.get(name)))
         for key, name in (("method", "method"), ("target", "target"), ("base value", "base_value"))
     )
-    return text([said, wide_table(title, headings, rows, (2, 3)) if rows else ""])
+    changed = [
+        tag("li", _changed(words, mappings(each.get("changes")))) for each in mappings(one.get("counterfactuals"))
+    ]
+    found = wide_table(title, headings, rows, (2, 3)) if rows else ""
+    return text([said, found, tag("ul", changed) if changed else ""])
+
+
+def _changed(words: Words, changes: Sequence[Mapping[str, Json]]) -> str:
+    """What would have led to another outcome."""
+    return "; ".join(
+        words("change", feature=clean(c.get("feature")), before=_shown(c.get("from")), after=_shown(c.get("to")))
+        for c in changes[:MOST_CHANGES]
+    )
 
 
 def _size(value: Json) -> float:
@@ -185,7 +198,9 @@ def _recomputed(words: Words, known: Mapping[str, Json] | Away | None) -> list[S
     return [
         found,
         tag("p", clean(error), class_="callout bad") if error else Safe(""),
+        tag("h3", words("recent")),
         wide_table(words("recent"), headings, rows, (1,)),
+        tag("h3", words("entries")),
         wide_table(words("entries"), [words("type"), words("count")], counts, (1,)),
     ]
 
@@ -205,7 +220,7 @@ def clauses_of(words: Words, name: str, known: Mapping[str, Json] | Away | None)
         ]
         for c in mappings(known.get("clauses"))[: MOST_ROWS * 2]
     ]
-    headings = [words(name) for name in ("clause", "asks", "verdict", "evidence")]
+    headings = [words(name) for name in ("clause", "asks", "judged", "evidence")]
     shown = wide_table(words("clauses"), headings, rows, ())
     return section(clean(name), tag("p", words("no judgement")), tag("div", shown, lang="en"))
 

@@ -63,7 +63,7 @@ class Upstream(Protocol):
 
 @dataclass(frozen=True)
 class Known(Generic[T]):
-    """An answer or why there is none, as of ``at`` (seconds since the epoch)."""
+    """An answer or why there is none, as of ``at`` (of the clock)."""
 
     value: T | None
     away: Away | None
@@ -98,6 +98,11 @@ class Kept:
         return future.result()  # type: ignore[return-value]  # what ask returns
 
 
+def _lasts(known: Known[T]) -> float:
+    """What failed is tried again sooner: a person may have mended it."""
+    return RECOMPUTED if known.away is None else 2 * FRESH
+
+
 class Facts:
     """Recomputations of ledgers, one after the other beside the pages; the last answer is shown meanwhile."""
 
@@ -114,7 +119,7 @@ class Facts:
         with self._lock:
             known = self._known.get(asked)
             running = self._begun.get(asked)
-            if running is None and (known is None or self._clock() - known.at >= RECOMPUTED):
+            if running is None and (known is None or self._clock() - known.at >= _lasts(known)):
                 if len(self._begun) >= MOST_WAITING:
                     raise Away("other ledgers are being recomputed", "reload this page in a minute")
                 running = self._begun[asked] = (self._clock(), self._pool.submit(self._recompute, asked))

@@ -171,6 +171,20 @@ class ShownGroup(msgspec.Struct, frozen=True):
     interval: tuple[float | None, float | None] | None = None
 
 
+class ShownChange(msgspec.Struct, frozen=True, rename={"before": "from", "after": "to"}):
+    """Another value of a feature."""
+
+    feature: str = ""
+    before: Scalar = None
+    after: Scalar = None
+
+
+class ShownCounterfactual(msgspec.Struct, frozen=True):
+    """Changes that would have led to another outcome."""
+
+    changes: list[ShownChange] = []
+
+
 class ShownExplanation(msgspec.Struct, frozen=True):
     """An item of an answer's ``explanations``."""
 
@@ -186,6 +200,7 @@ class ShownExplanation(msgspec.Struct, frozen=True):
     groups: list[ShownGroup] = []
     interactions: list[ShownInteraction] = []
     interactions_left_out: int = 0
+    counterfactuals: list[ShownCounterfactual] = []
 
 
 class ExplanationBody(msgspec.Struct, frozen=True):

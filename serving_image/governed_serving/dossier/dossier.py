@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -86,6 +87,8 @@ class LedgerView:
     dropped: dict[str, int] = field(default_factory=dict)
     """Type → entries that ``entries`` no longer holds."""
     predicted: tuple[int, LedgerEntry] | None = None
+    explained_ids: set[bytes] = field(default_factory=set)
+    """Digests of the ids that explanations are of: a request may have several."""
     recent: dict[str, deque[tuple[int, LedgerEntry]]] = field(default_factory=dict)
     """Type → its newest entries."""
     dataset: DatasetManifest | None = None
@@ -333,6 +336,7 @@ def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
             del kept[0]
             view.dropped[entry.type] = view.dropped.get(entry.type, 0) + 1
     elif entry.type == "explanation":
+        view.explained_ids.add(blake2b(entry.id.encode(), digest_size=8).digest())
         view.explained = (index, entry)
         view.explained_of.pop(entry.revision, None)
         view.explained_of[entry.revision] = view.explained
@@ -418,7 +422,8 @@ def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
             dossier.example.prediction = msgspec.convert(opened_record(source, kek, entry), ShownRequest)
         elif entry.type == "explanation" and entry.model == dossier.model:
             body = opened_record(source, kek, entry)["body"]
-            dossier.example.explanation = msgspec.convert(body, ExplanationBody).explanations
+            told = msgspec.convert(body, ExplanationBody).explanations
+            dossier.example.explanation = [*told, *dossier.example.explanation]  # the newest first
 
 
 def opened_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:

@@ -37,7 +37,7 @@ class _Listed(msgspec.Struct, frozen=True):
 
 class _Ledger(msgspec.Struct, frozen=True):
     """``error``: why it doesn't verify; ``origin``, ``size``, ``root`` and ``vkey`` are empty then. ``counts`` by type
-    and ``recent``: of the model's entries, newest first."""
+    and ``recent``: of the model's entries, newest first; ``explained``: requests with an explanation."""
 
     error: str
     origin: str
@@ -45,6 +45,7 @@ class _Ledger(msgspec.Struct, frozen=True):
     root: str
     vkey: str
     counts: dict[str, int]
+    explained: int
     recent: list[_Listed]
 
 
@@ -95,7 +96,7 @@ def model_facts(dossier: Dossier, laws: Sequence[Pack]) -> bytes:
         [{"title": law.title, "text": law.text, "note": law.note} for law in laws],
         known[-MOST_CONTESTS:],
         dossier.notes,
-        page_body(dossier, laws),
+        str.__str__(page_body(dossier, laws)),  # plain: no subclass is written as JSON
     )
     return msgspec.json.encode(facts)
 
@@ -105,7 +106,7 @@ def _ledger(view: LedgerView) -> _Ledger:
     recent = sorted((one for newest in view.recent.values() for one in newest), key=lambda one: -one[0])
     listed = [_Listed(index, entry.type, entry.id, entry.time, entry.revision) for index, entry in recent]
     found = (verified.origin, verified.size, verified.root, verified.vkey) if verified else ("", 0, "", "")
-    return _Ledger(view.error, *found, view.counts, listed)
+    return _Ledger(view.error, *found, view.counts, len(view.explained_ids), listed)
 
 
 def _clause(clause: Clause) -> dict[str, object]:
