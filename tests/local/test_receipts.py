@@ -12,6 +12,7 @@ from support.waiting import eventually
 from support.witness import Witness, serving
 
 from .conftest import SAMPLES, governed, start
+from .looking_on import console_shows
 from .test_kill import BODY, answered
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,7 @@ def test_an_answer_has_a_receipt_that_witnesses_cosigned(admissions_once: tuple[
                     within=120,
                     what="a receipt that the witness cosigned",
                 )
+            console_shows(served, id)
         finally:
             assert served.stop() == 0
     receipt = tmp_path / "answer.tlog-proof"

@@ -1,5 +1,6 @@
 """What the console shows, read as the other commands read it: of local runs, or of a namespace by kubectl."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -147,7 +148,7 @@ def _facts(name: str, id: str, *, workdir: Path | None, cluster: ClusterModel | 
         target = Path(folder) / "facts.json"
         words = ["--model", name, "--output", str(target), *([f"--id={id}"] if id else [])]
         with gathered(name, _NOTHING, None, Path(folder), workdir=workdir, cluster=cluster) as (told, environment):
-            command = [sys.executable, *program, *words, *told]
+            command = [*_behind(), sys.executable, *program, *words, *told]
             try:
                 done = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=RECOMPUTING)
             except subprocess.TimeoutExpired:
@@ -155,6 +156,12 @@ def _facts(name: str, id: str, *, workdir: Path | None, cluster: ClusterModel | 
         if done.returncode != 0:
             raise LocalError(_reason(done.stderr, done.returncode))
         return target.read_bytes()
+
+
+def _behind() -> list[str]:
+    """Whoever looks on must not take the cores from what is looked at."""
+    program = shutil.which("nice")
+    return [program, "-n", "10"] if program else []
 
 
 def _reason(said: bytes, code: int) -> str:

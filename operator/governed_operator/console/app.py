@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.resources import files
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ LOOK = 5.0
 MOST_MODELS = 50
 """Whose ledgers a page about all of them shows."""
 MOST_ID = 256
+RELOADED = "4"
+"""Seconds after which a browser asks again for what is being recomputed."""
 
 
 class Console:
@@ -58,11 +61,14 @@ class Console:
         language = chosen(given, asked.headers.get("accept-language", ""))
         words = Words(language, asked=given == language)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._page, words, asked)
+            answer = await asyncio.get_running_loop().run_in_executor(self._pool, self._page, words, asked)
         except Exception as error:  # a page that can't be made is said, never shown as it failed
             self._report(f"console: {'/'.join(asked.path)[:200]!r}: {type(error).__name__}: {error}"[:600])
             away = Away(type(error).__name__, "governed status")
             return Answer(document(words, words("console"), "", away_note(words, away)))
+        if words("reading").encode() in answer.body:
+            return replace(answer, headers={**answer.headers, "refresh": RELOADED})
+        return answer
 
     def stop(self) -> None:
         self._facts.stop()

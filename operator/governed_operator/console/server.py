@@ -109,22 +109,27 @@ class Server:
         for task in tuple(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.sleep(0)  # transports that were aborted close in the loop's next turn
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        writer.transport.set_write_buffer_limits(0)  # drained: all of it has left
+        many = len(self._open)
+        self._open.add(task)
         try:
-            if len(self._open) >= self._limits.connections:
-                busy = _Refused(503, "too many connections: close other windows", {"retry-after": "5"})
-                await self._send(writer, busy.answer(), head_only=False)
+            if many >= self._limits.connections:
+                if many < 2 * self._limits.connections:
+                    busy = _Refused(503, "too many connections: close other windows", {"retry-after": "5"})
+                    await self._send(writer, busy.answer(), head_only=False)
+                    await _linger(reader, writer)
                 return
-            self._open.add(task)
             await self._conversation(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError, h11.LocalProtocolError):
             pass  # the client went, or the console stops
         finally:
             self._open.discard(task)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            writer.transport.abort()  # what was sent is with the client by now, or never will be
 
     async def _conversation(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)

@@ -148,7 +148,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "outdated": ("outdated", "过期"),
     "contradicted": ("contradicted", "相矛盾"),
     "missing": ("missing", "缺失"),
-    "problem": ("Problem", "问题"),
 }
 
 

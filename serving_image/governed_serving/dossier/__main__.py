@@ -2,7 +2,6 @@
 page; as a dossier with what it was made of; as the console shows it; and whether a dossier is what was signed."""
 
 import argparse
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -155,8 +154,6 @@ def _page(options: argparse.Namespace) -> str:
 
 
 def _facts(options: argparse.Namespace) -> bytes:
-    """Whoever looks on must not take the cores from what is looked at."""
-    os.nice(10)
     laws = packs(options.laws)
     with _archived(options) as archived:
         if not options.id:

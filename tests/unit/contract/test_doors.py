@@ -32,7 +32,7 @@ ROOMS = [
     f"{folder}/README.md"
     for folder in (
         "crds", "crds/governed_api", "crds/samples", "operator", "operator/governed_operator",
-        *(f"operator/governed_operator/{room}" for room in ("cli", "desired", "kube", "local", "loop", "policy", "watch")),  # noqa: E501
+        *(f"operator/governed_operator/{room}" for room in ("cli", "console", "desired", "kube", "local", "loop", "policy", "watch")),  # noqa: E501
         "serving_image", "serving_image/governed_serving",
         *(
             f"serving_image/governed_serving/{room.name}"

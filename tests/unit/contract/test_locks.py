@@ -19,7 +19,14 @@ LOCKS = {
     "serving_image/locks/train-cuda.txt": ["names", "train"],
 }
 ALONE = {"captum"}  # of an environment that holds nothing of ours
-CLI_ONLY = {"common-expression-language", "typer", "rich", "httpx", "pyyaml"}  # of `governed`, which no image runs
+CLI_ONLY = {
+    "common-expression-language",
+    "h11",
+    "typer",
+    "rich",
+    "httpx",
+    "pyyaml",
+}  # of `governed`, which no image runs
 
 
 def asked(extras: list[str]) -> list[Requirement]:

@@ -512,6 +512,34 @@ def test_the_command_writes_the_page_or_one_line(
         assert err.count("\n") == 1
 
 
+def test_the_console_is_told_the_same_as_the_page_and_of_one_decision_its_proofs(root: Path, tmp_path: Path) -> None:
+    for name, key in (("kek", KEY), ("model-kek", MODEL_KEY)):
+        (tmp_path / name).write_bytes(key)
+        (tmp_path / name).chmod(0o600)
+    out = tmp_path / "facts.json"
+    words = ["facts", "--model", "admissions", "--archive", str(root), "--output", str(out)]
+    words += ["--key-file", str(tmp_path / "kek"), "--model-key", str(tmp_path / "model-kek")]
+
+    def told(*more: str) -> Any:
+        assert main([*words, *more]) == 0
+        return msgspec.json.decode(out.read_bytes())
+
+    whole = told()
+    assert (whole["ledger"]["error"], whole["ledger"]["size"]) == ("", 10)
+    assert (whole["ledger"]["counts"]["prediction"], whole["ledger"]["explained"]) == (6, 1)
+    assert {one["type"] for one in whole["ledger"]["recent"]} == {"prediction", "explanation", "dataset", "verdict"}
+    assert len([one for one in whole["ledger"]["recent"] if one["type"] == "prediction"]) == 5
+    assert {clause["verdict"] for clause in whole["clauses"]} >= {"no evidence"}
+    assert HOSTILE not in whole["page"]
+    assert "<style" not in whole["page"]
+    one = told("--id", "req-A")
+    assert [entry["type"] for entry in one["entries"]] == ["prediction", "explanation"]  # not the other model's
+    assert all(entry["hashes"] for entry in one["entries"])
+    assert one["request"]["features"]["note"][0] == "call <PHONE_NUMBER>"
+    assert one["explanations"][0]["attributions"][0]["feature"] == "department"
+    assert told("--id", "nobody")["entries"] == []
+
+
 @given(low=st.floats(-1e6, 1e6), width=st.floats(1e-6, 1e6), count=st.integers(2, 9))
 def test_ticks_are_round_and_cover(low: float, width: float, count: int) -> None:
     marks = ticks(low, low + width, count)
