@@ -433,6 +433,12 @@ class GovernedModelSpec(Part):
             "name a label or a threshold instead",
         ),
         Rule(
+            "!has(self.governance.labelling) || "
+            "(has(self.predictor.model.runtime) && self.predictor.model.runtime.protocol == 'openai')",
+            "governance.labelling is of generated text and needs predictor.model.runtime with protocol openai: this "
+            "model answers with classes, numbers or tensors; leave labelling out",
+        ),
+        Rule(
             "self.governance.audit.failurePolicy == 'Closed' || !has(self.governance.bias) || self.governance.bias.action == 'Alert'",  # noqa: E501
             "governance.bias.action BlockPromotion and Rollback need governance.audit.failurePolicy Closed: a verdict must rest on all requests",  # noqa: E501
         ),

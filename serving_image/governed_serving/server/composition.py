@@ -155,4 +155,5 @@ def chat_gateway(path: Pipeline, resolved: ResolvedModel, upstream_url: str) -> 
         path,
         Runtime(client, foreign.model or resolved.name, path.rules.timeout),
         Attributes(bias, path.metrics) if bias else None,
+        labelling=resolved.spec.governance.labelling,
     )

@@ -102,6 +102,8 @@ class Completed(NamedTuple):
     id: str
     body: bytes
     promise: str = ""
+    aigc: str = ""
+    """Metadata of generated text, as its header has it."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +112,5 @@ class Stream:
 
     id: str
     pieces: AsyncIterator[bytes]
+    aigc: str = ""
+    """Metadata of generated text, as its header has it, without a digest of what is still to come."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from governed_api.governance import Limit, Quota
+from governed_api.governance import Labelling, Limit, Quota
 from governed_serving.journal import numbers, strings
 from governed_serving.privacy import Masker
 from governed_serving.server.admission import Admission
@@ -74,6 +74,7 @@ class World:
         explainer: ExplainerClient | None = None,
         promises: Any = None,
         accounts: Callable[[ServerMetrics], Any] = lambda _: None,
+        labelling: Labelling | None = None,
         **more: Any,
     ) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -103,7 +104,9 @@ class World:
                 accounts=accounts(self.metrics),
             ),
         )
-        self.gateway = ChatGateway(self.pipeline, Runtime(client, "inner", self.pipeline.rules.timeout))
+        self.gateway = ChatGateway(
+            self.pipeline, Runtime(client, "inner", self.pipeline.rules.timeout), labelling=labelling
+        )
 
     async def chat(self, content: Any = "my secret", **more: Any) -> Any:
         message = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_tokens": 16} | more

@@ -30,7 +30,7 @@ from unit.server.planes import until
 
 async def test_masked_on_the_way_in_and_in_the_journal() -> None:
     world = World()
-    identity, body, _ = await world.chat()
+    identity, body, *_ = await world.chat()
     assert world.seen[0]["messages"][0]["content"] == "my <MASKED>"
     assert world.seen[0]["model"] == "inner"
     assert json.loads(body)["choices"][0]["message"]["content"] == "a <MASKED> answer"

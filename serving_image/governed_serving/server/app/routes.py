@@ -279,6 +279,8 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
         fields = (*named(answer.id, asked.request_id), *chat.limits(caller))
         if isinstance(answer, Completed) and answer.promise:
             fields = (*fields, (PROMISE, answer.promise.encode()))
+        if answer.aigc:
+            fields = (*fields, (b"x-governed-aigc", answer.aigc.encode()))
         headers = {name.decode(): value.decode() for name, value in fields}
         if isinstance(answer, Stream):
             headers["cache-control"] = "no-cache"

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from governed_serving.completions.generated import MASKED
+from governed_serving.completions.labelling import LABELLED, AnswerLabel
 from governed_serving.journal.columns import pack
 from governed_serving.records import Column, PredictionFrame
 from governed_serving.server.chat.answers import AnswerMask, Masked
@@ -32,6 +33,7 @@ class Conversation(Exchange):
         "completion",
         "ended",
         "id",
+        "label",
         "mask",
         "masked",
         "max_tokens",
@@ -54,6 +56,8 @@ class Conversation(Exchange):
         self.completion = Completion()
         self.mask: AnswerMask | None = None
         """What masks the answer, where that is asked for."""
+        self.label: AnswerLabel | None = None
+        """What labels the answer, where that is asked for."""
         self.masked: Masked = {}
         """What was masked of the request."""
         self.promise = False
@@ -72,6 +76,8 @@ class Conversation(Exchange):
         masked = {"request": self.masked, "answer": self.mask.masked if self.mask else {}}
         if any(masked.values()):
             outputs[MASKED] = msgspec.json.encode({part: where for part, where in masked.items() if where}).decode()
+        if self.label is not None and state != "started":
+            outputs[LABELLED] = msgspec.json.encode(self.label.record).decode()
         return PredictionFrame(
             identity.model,
             identity.revision,

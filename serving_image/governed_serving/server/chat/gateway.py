@@ -12,8 +12,10 @@ from copy import copy
 
 import msgspec
 
+from governed_api.governance import Labelling
 from governed_serving.access.directory import Known
 from governed_serving.completions.conversation import Spoken, last_spoken
+from governed_serving.completions.labelling import AnswerLabel, asks_json
 from governed_serving.hosting.logs import log
 from governed_serving.server.chat import explaining
 from governed_serving.server.chat import request as requests
@@ -39,11 +41,18 @@ PATIENCE = 0.5
 
 class ChatGateway:
     """Governs ``runtime``. ``attributes``: those that are journalled for the auditor, and protected ones kept from the
-    runtime."""
+    runtime. ``labelling``: how answers are labelled."""
 
-    def __init__(self, pipeline: Pipeline, runtime: Runtime, attributes: Attributes | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        runtime: Runtime,
+        attributes: Attributes | None = None,
+        *,
+        labelling: Labelling | None = None,
+    ) -> None:
         self.pipeline = pipeline
-        self._runtime, self._attributes = runtime, attributes
+        self._runtime, self._attributes, self._labelling = runtime, attributes, labelling
         self._model = pipeline.identity.model
         self._internal = asyncio.Semaphore(1)
 
@@ -76,6 +85,7 @@ class ChatGateway:
         answer = await self._run(call)
         assert isinstance(answer, Completed), "streams were refused"
         completion = explaining.first_text(answer.body)
+        completion = completion if call.label is None else call.label.without(completion)
         question = explaining.question(call.id, _spoken(call.prompt), completion, options)
         return ExplainedCompletion(call.id, await explainer.explain(question, later=later))
 
@@ -105,6 +115,9 @@ class ChatGateway:
         attributes = self._attributes.taken(message, caller_attributes) if self._attributes else {}
         call = Conversation(self.pipeline.new_id(), path, message, attributes, request_id)
         call.caller = caller
+        if self._labelling is not None:
+            choices = requests.choices(path, message)
+            call.label = AnswerLabel(self._labelling, call.id, choices=choices, as_json=asks_json(message))
         return call
 
     async def _run(self, call: Conversation) -> Completed | Stream:
@@ -164,10 +177,15 @@ class ChatGateway:
         if call.mask is not None:
             call.completion.measure(decoded)
             decoded = await self._masked(call.mask.whole, decoded)
-        call.completion.take(decoded, measured=call.mask is not None)
+        if call.label is not None:
+            if call.mask is None:
+                call.completion.measure(decoded)
+            decoded = call.label.whole(decoded)
+        call.completion.take(decoded, measured=call.mask is not None or call.label is not None)
         promise = await self._completed(call)
         decoded["model"] = self._model
-        return Completed(call.id, msgspec.json.encode(decoded), promise)
+        body = msgspec.json.encode(decoded)
+        return Completed(call.id, body, promise, call.label.header if call.label else "")
 
     async def _completed(self, call: Conversation) -> str:
         """End ``call``; the promise of its record, if it asks for one or the spec does. Raises what _end raises, and
@@ -203,7 +221,8 @@ class ChatGateway:
         unread = asyncio.get_running_loop().call_later(
             UNREAD_SECONDS, lambda: self.pipeline.spawn(self._close(answer, call))
         )
-        return Stream(call.id, self._pieces(answer, call, bool(options.get("include_usage")), unread))
+        pieces = self._pieces(answer, call, bool(options.get("include_usage")), unread)
+        return Stream(call.id, pieces, call.label.header if call.label else "")
 
     async def _pieces(
         self, answer: RuntimeStream, call: Conversation, asked: bool, unread: asyncio.TimerHandle
@@ -218,11 +237,14 @@ class ChatGateway:
                         if chunk.get("usage") and not chunk.get("choices") and (rest := await self._rest(call)):
                             yield rest  # the usage comes last
                         chunk = await self._masked(call.mask.chunk, chunk)
-                    call.completion.take(chunk, measured=call.mask is not None)
-                    if asked or chunk.get("choices") or "usage" not in chunk:
-                        yield self._event(chunk)
+                    for given in self._given(call, chunk):
+                        if asked or given.get("choices") or "usage" not in given:
+                            yield self._event(given)
             if call.mask is not None and call.mask.holds and (rest := await self._rest(call)):
                 yield rest
+            for given in call.label.end() if call.label is not None else ():
+                call.completion.take(given, measured=True)
+                yield self._event(given)
             if promise := await self._completed(call):
                 yield promise_event(call.id, self._model, promise, chat=call.path == requests.CHAT)
             yield DONE
@@ -243,8 +265,19 @@ class ChatGateway:
         rest = await asyncio.to_thread(call.mask.rest) if self._asks_a_model else call.mask.rest()
         if rest is None:
             return b""
-        call.completion.take(rest, measured=True)
-        return self._event(rest)
+        return b"".join(map(self._event, self._given(call, rest)))
+
+    def _given(self, call: Conversation, chunk: Message) -> list[Message]:
+        """What the client gets of a chunk, labelled and taken down; a label isn't counted as the model's tokens."""
+        if call.label is None:
+            call.completion.take(chunk, measured=call.mask is not None)
+            return [chunk]
+        if call.mask is None:
+            call.completion.measure(chunk)
+        chunks = call.label.chunk(chunk)
+        for one in chunks:
+            call.completion.take(one, measured=True)
+        return chunks
 
     def _event(self, chunk: Message) -> bytes:
         chunk["model"] = self._model
@@ -278,12 +311,18 @@ class ChatGateway:
         if not self.pipeline.journalled:
             return NOT_RECORDED
         texts = [call.completion.text]
-        if self._attributes is not None and call.completion.answer != texts[0]:
-            texts.append(call.completion.answer)
+        if self._attributes is not None and (answer := self._judged(call)) != texts[0]:
+            texts.append(answer)
         seconds = self.pipeline.clock() - call.began
         frame = call.frame(self.pipeline.identity, state, texts, tokens, seconds=seconds)
         asking = [call.id] if call.promise and state == "complete" else []
         return await self.pipeline.record(frame, promised=asking, final=state == "complete")
+
+    @staticmethod
+    def _judged(call: Conversation) -> str:
+        """The answer that a pattern is searched in: a label is none of the model's words."""
+        answer = call.completion.answer
+        return answer if call.label is None else call.label.without(answer)
 
     async def close(self) -> None:
         """Wait for what is open, drop connections."""

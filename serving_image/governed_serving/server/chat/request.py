@@ -12,7 +12,7 @@ from governed_serving.server.errors import InvalidRequest, NotFound
 from governed_serving.server.protocol.json_errors import decode_object
 
 __all__ = [
-    "CHAT", "COMPLETIONS", "SPOKEN", "Message", "budget", "decode", "is_long", "places", "prompt_text", "strings", "unused", "with_places"  # noqa: E501
+    "CHAT", "COMPLETIONS", "SPOKEN", "Message", "budget", "choices", "decode", "is_long", "places", "prompt_text", "strings", "unused", "with_places"  # noqa: E501
 ]  # fmt: skip
 
 Message = dict[str, Json]
@@ -183,6 +183,13 @@ def budget(path: str, message: Message) -> tuple[int, int]:
     asked = sum(len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in strings(message))
     asked += _MESSAGE_OVERHEAD * len(_listed(message))
     return asked + choices * most * max(1, prompts), most
+
+
+def choices(path: str, message: Message) -> int:
+    """How many choices an answer has. Raises InvalidRequest."""
+    prompt = message["prompt"] if path == COMPLETIONS else None
+    many = isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt)
+    return _count(message.get("n") or 1, "n") * (len(prompt) if many and isinstance(prompt, list) else 1)
 
 
 def _count(value: Json, name: str) -> int:
