@@ -48,6 +48,19 @@ class LabelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     implicit: str = "Off"
     content: str = ""
 
+    @property
+    def words(self) -> Literal["labelled", "exempt", "unlabelled"]:
+        """Of all choices together: exempt where none had to be labelled."""
+        outcomes = set(self.choices.values())
+        if self.explicit == "Off" or "unfinished" in outcomes:
+            return "unlabelled"
+        return "labelled" if outcomes & {"put", "carried"} else "exempt"
+
+    @property
+    def metadata(self) -> bool:
+        """The body had it, with the digest of the content."""
+        return self.implicit != "Off" and bool(self.content)
+
 
 @dataclass(slots=True)
 class _Choice:

@@ -20,6 +20,7 @@ from governed_serving.archive.verify.sources import LogSource
 from governed_serving.completions.generated import outcomes_of, searcher, state_of
 from governed_serving.crypto import Kek, Keyring, SegmentCipher, Subjects
 from governed_serving.decoding import decode_json
+from governed_serving.dossier.marked_answers import MarkedAnswers
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
@@ -42,7 +43,7 @@ class Served:
     """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known;
     ``strange``: labels that name no class of the model, by what they say, counted in nothing else (rows).
     ``masked``: field → entity → placeholders seen; ``kinds``: kind of attribution → feature → sizes; ``quality``: of
-    the explanations, by hour."""
+    the explanations, by hour; ``marked``: revision → which of its generated answers were labelled."""
 
     cells: Cells | None = None
     requests: int = 0
@@ -54,6 +55,7 @@ class Served:
     left_out: int = 0
     """Older chunks of predictions, or of labels, beyond the most that are opened."""
     masked: dict[str, dict[str, int]] = field(default_factory=dict)
+    marked: dict[str, MarkedAnswers] = field(default_factory=dict)
     explanations: int = 0
     kinds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     quality: QualityWindows = field(default_factory=QualityWindows)
@@ -188,6 +190,8 @@ def _fold(
 ) -> None:
     if state_of(frame) == "started":
         return  # the completion comes with the same features
+    if state_of(frame):
+        served.marked.setdefault(frame.revision, MarkedAnswers()).add(frame)
     total = int(np.frombuffer(frame.rows, "<i4").sum())
     served.requests += len(frame.ids)
     served.rows += total

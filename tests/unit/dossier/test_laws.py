@@ -21,7 +21,9 @@ from governed_serving.dossier.laws.facts import Facts
 from governed_serving.dossier.laws.judging import Clause, judge_clauses
 from governed_serving.dossier.laws.pack import Pack, PackError, Row, packs, read_pack
 from governed_serving.dossier.laws.predicates import Item, finding
+from governed_serving.dossier.marked_answers import MarkedAnswers
 from governed_serving.dossier.page import render_page
+from governed_serving.dossier.served import Served
 from governed_serving.records import LedgerEntry
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -68,6 +70,7 @@ def manifest(*, generates: bool, **changes: Any) -> GovernedModelSpec:
     governance = {
         "privacy": {"masking": {}, "retention": {"payloads": "400d"}, "subject": "customer"},
         "supervision": supervision(),
+        **({"labelling": {"producer": "p"}} if generates else {}),
         **changes,
     }
     runtime = {"runtime": {"image": "llm", "protocol": "openai"}} if generates else {}
@@ -114,7 +117,7 @@ def documents() -> Documents:
 def whole(*, generates: bool = False) -> Dossier:
     """A dossier in which nothing is missing."""
     notes: list[str] = []
-    told = verdict(favorableOutcome={"pattern": "yes"}) if generates else verdict()
+    told = verdict(favorableOutcome={"pattern": "yes"}, revision="r1") if generates else verdict()
     made = Dossier(
         "m",
         NOW,
@@ -123,6 +126,7 @@ def whole(*, generates: bool = False) -> Dossier:
         documents=Documents() if generates else documents(),
         keys=[KeyInfo("journal", 1, "AES256_GCM", "primary", "2026-01-01T00:00:00Z", "k")],
         manifest=manifest(generates=generates),
+        served=Served(marked={"r1": MarkedAnswers(complete=9, worded=8, exempt=1, described=9)}) if generates else None,
     )
     assert notes == []
     return made
@@ -204,6 +208,7 @@ TAKEN_AWAY: dict[str, Callable[[Dossier, Any], Dossier]] = {
     "impactRatios": lambda d, _: reported(d, attributes={}),
     "explanations": lambda d, _: viewed(d, counts={}),
     "masking": lambda d, _: governed(d, "privacy", {"retention": {"payloads": "400d"}, "subject": "customer"}),
+    "labelledAnswers": lambda d, _: replace(d, served=Served(marked={"r1": MarkedAnswers(complete=1)})),
     "keys": lambda d, _: replace(d, keys=[]),
     "subjectKeys": lambda d, _: governed(d, "privacy.subject", None),
     "humanReview": lambda d, _: overdue(d),
@@ -320,6 +325,35 @@ def test_a_document_counts_from_its_day_until_it_expires(changes: dict[str, Any]
 
 def state_of(predicate: str, dossier: Dossier) -> str:
     return finding(items(predicate)[0], Facts(dossier)).state
+
+
+@pytest.mark.parametrize(
+    ("counts", "states", "words"),
+    [
+        ({"complete": 3, "worded": 3, "described": 3}, ("present", "present"), "3 of 3 answers of revision r1"),
+        ({"complete": 3, "worded": 2, "described": 3}, ("contradicted", "present"), "2 of 3 answers"),
+        ({"complete": 3, "worded": 3, "described": 2}, ("present", "contradicted"), "3 of 3 answers"),
+        ({"complete": 3, "worded": 1, "exempt": 2, "described": 3}, ("present", "present"), "2 exempt (code, JSON"),
+        ({"complete": 1, "worded": 1, "described": 1, "cut": 4}, ("present", "present"), "4 streams cut"),
+        ({"cut": 4}, ("missing", "missing"), "answers of revision r1 with explicit label"),
+    ],
+)
+def test_every_answer_has_to_be_labelled(counts: dict[str, int], states: tuple[str, str], words: str) -> None:
+    dossier = replace(whole(generates=True), served=Served(marked={"r1": MarkedAnswers(**counts)}))
+    found = {item.form: finding(item, Facts(dossier)) for item in items("labelledAnswers")}  # type: ignore[union-attr]
+    assert (found["explicit"].state, found["implicit"].state) == states
+    assert words in found["explicit"].what
+
+
+def test_labels_are_shown_by_configuration_and_records_of_the_revision_that_serves() -> None:
+    dossier = whole(generates=True)
+    assert state_of("labelledAnswers", governed(dossier, "labelling", None)) == "missing"
+    off = {"explicit": "Off", "producer": "p"}
+    item = next(i for i in items("labelledAnswers") if i.form == "explicit")  # type: ignore[union-attr]
+    assert finding(item, Facts(governed(dossier, "labelling", off))).state == "missing"
+    assert state_of("labelledAnswers", replace(dossier, served=None)) == "missing"
+    of_another = Served(marked={"r0": MarkedAnswers(complete=9, worded=9, described=9)})
+    assert state_of("labelledAnswers", replace(dossier, served=of_another)) == "missing"
 
 
 def test_what_is_no_evidence_is_none() -> None:

@@ -250,6 +250,33 @@ class Masking(_Item):
         return ItemResult("present", f"masking of personal data configured{only}{said}")
 
 
+class LabelledAnswers(_Item):
+    """Each answer that the revision which serves generated carries the label: by the records, opened with the model's
+    key. ``form``: words for people, or metadata for machines."""
+
+    predicate: Literal["labelledAnswers"]
+    form: Literal["explicit", "implicit"]
+
+    def judge(self, facts: Facts) -> ItemResult:
+        rules = facts.governance.labelling if facts.governance else None
+        if rules is None or (rules.explicit if self.form == "explicit" else rules.implicit) == "Off":
+            return ItemResult("missing", f"{self.form} label on answers (governance.labelling.{self.form})")
+        served = facts.dossier.served
+        if served is None:
+            return ItemResult("missing", f"records of the {self.form} label, opened with the model's key")
+        counted = served.marked.get(facts.revision)
+        if counted is None or not counted.complete:
+            return ItemResult("missing", f"answers of revision {facts.revision or '(unknown)'} with {self.form} label")
+        exempt = counted.exempt if self.form == "explicit" else 0
+        asked = counted.complete - exempt
+        carried = counted.worded if self.form == "explicit" else counted.described
+        said = f"{carried:,} of {asked:,} answers of revision {facts.revision} carry the {self.form} label"
+        said += f", {exempt:,} exempt (code, JSON, no text)" if exempt else ""
+        said += f", {counted.cut:,} streams cut before their end" if counted.cut else ""
+        said += f"; {served.left_out:,} older pieces of the journal not opened" if served.left_out else ""
+        return ItemResult("present" if carried == asked else "contradicted", said)
+
+
 class Keys(_Item):
     """Data keys are wrapped, and there is an inventory of them."""
 
@@ -419,6 +446,7 @@ Item = Annotated[
     | ImpactRatios
     | Explanations
     | Masking
+    | LabelledAnswers
     | Keys
     | SubjectKeys
     | HumanReview
