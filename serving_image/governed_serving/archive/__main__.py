@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = verbs.add_parser("fetch", help="fetch the artefact into GOVERNED_MODEL_DIR and verify it (init container)")
     fetch.set_defaults(run=_fetch)
     _add_verify(verbs.add_parser("verify", help="recompute a ledger: signature, tree, blobs, one request's proof"))
+    _add_detect(verbs.add_parser("detect", help="whether a content is ours, by what a ledger shows"))
     _add_usage(verbs.add_parser("usage", help="what each caller of a model used, by the entries of a ledger"))
     export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
     _add_source(export)
@@ -97,6 +98,15 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
     add_witnesses(verify)
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
+
+
+def _add_detect(detect: argparse.ArgumentParser) -> None:
+    _add_source(detect)
+    detect.add_argument("content", help="file with an answer (JSON), its metadata or a text; - for the standard input")
+    detect.add_argument("--id", default="", help="its ProduceID, where the content names none")
+    detect.add_argument("--model-key", type=Path, help="the model's key-encryption key: opens the record")
+    detect.add_argument("--json", action="store_true", help="print what was found as JSON")
+    detect.set_defaults(run=_detect)
 
 
 def _add_usage(usage: argparse.ArgumentParser) -> None:
@@ -319,6 +329,32 @@ def _print(inspection: "Inspection", options: argparse.Namespace, asked: "Asked"
         )
     else:
         print_inspection(inspection, trusted=bool(asked.vkey))
+
+
+def _detect(options: argparse.Namespace) -> int:
+    """Exit status: 0 proved to be ours, 1 refuted or the ledger isn't what was signed, 3 not provable either way."""
+    from governed_serving.archive.verify.detection import MOST_BYTES, detect, read_content
+    from governed_serving.archive.verify.opening import open_source
+    from governed_serving.crypto import load_kek
+
+    if options.content == "-":
+        data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    else:
+        with Path(options.content).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    content = read_content(data, options.id)
+    key = load_kek(options.model_key) if options.model_key else None
+    source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
+    with closing(source):
+        found = detect(content, source, vkey=vkey, model_key=key)
+    if options.json:
+        told = msgspec.to_builtins(found) | {"lines": [{"about": a, "found": words} for a, words in found.lines]}
+        sys.stdout.write(printable(msgspec.json.format(msgspec.json.encode(told), indent=1).decode(), keep="\n") + "\n")
+    else:
+        for about, words in found.lines:
+            say(f"{about:<11} {words}")
+        say({"ours": "proved: ours", "refuted": "not ours by this ledger", "unproved": "not proved"}[found.outcome])
+    return {"ours": 0, "refuted": 1, "unproved": 3}[found.outcome]
 
 
 def _usage(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ The gateway journals each completion in frames of its own, ``started`` and then 
 one is a decision.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -28,10 +29,13 @@ __all__ = [
     "PatternRefused",
     "Search",
     "answer_of",
+    "choice_content",
     "choice_text",
     "choice_texts",
+    "content_digest",
     "outcomes_of",
     "put_again",
+    "said_in",
     "searcher",
     "state_of",
     "swapped",
@@ -112,6 +116,30 @@ def choice_texts(choice: Choice, *, reasoning: bool = True) -> list[tuple[str, s
 def choice_text(choice: Choice, *, reasoning: bool = True) -> str:
     """All of :func:`choice_texts`."""
     return "".join(text for _, text in choice_texts(choice, reasoning=reasoning))
+
+
+def said_in(choice: Choice) -> dict[str, Json]:
+    """The object that holds a chat's content; empty where there is none."""
+    for name in ("delta", "message"):
+        if isinstance(inner := choice.get(name), dict):
+            return inner
+    return {}
+
+
+def choice_content(choice: Choice) -> str:
+    """What a choice says to its reader, content in parts too: no reasoning, no refusal, no tool calls."""
+    text = choice.get("text")
+    content = text if isinstance(text, str) else said_in(choice).get("content")
+    if isinstance(content, list):
+        return "".join(
+            words for part in content if isinstance(part, dict) and isinstance(words := part.get("text"), str)
+        )
+    return content if isinstance(content, str) else ""
+
+
+def content_digest(text: str) -> str:
+    """``sha256:`` and the SHA-256 (hex) of a text in UTF-8."""
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def state_of(frame: PredictionFrame) -> State:

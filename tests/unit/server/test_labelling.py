@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from governed_api.governance import Labelling
-from governed_serving.completions.labelling import LABELLED, asks_json, is_code
+from governed_serving.completions.labelling import LABELLED, AnswerLabel, asks_json, is_code
 from governed_serving.journal import numbers, strings
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.chat.request import CHAT, COMPLETIONS
-from unit.server.conversations import ANSWER, Pieces, World, chunk, read
+from unit.server.conversations import ANSWER, Explainer, Pieces, World, chunk, read
 from unit.server.planes import until
 
 WORDS = "本内容由人工智能生成"
@@ -152,6 +152,40 @@ async def test_what_becomes_of_a_label(content: str | None, more: dict[str, Any]
     assert (got or None) == (expected or None)
     assert record(world)["choices"] == {"0": outcome}
     assert record(world)["content"] == digest(expected or "")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "outcome", "ending"),
+    [
+        (['{"a"', ": 1}"], "json", ""),
+        (["{ only ", "prose"], "put", f"\n\n{WORDS}"),
+        ([" [1, 2", ", 3"], "put", f"\n\n{WORDS}"),
+    ],
+)
+async def test_what_only_begins_as_json_is_labelled_behind(pieces: list[str], outcome: str, ending: str) -> None:
+    """Before its end nobody can tell; then the beginning is out."""
+    world = streamed(*(delta(content=piece) for piece in pieces), delta("length"), rules=PREFIX)
+    got = await events(world, response_format={"type": "json_object"})
+    assert said(got) == "".join(pieces) + ending
+    assert record(world)["choices"] == {"0": outcome}
+    assert got[-1]["AIGC"]["ReservedCode1"] == digest(said(got))
+
+
+async def test_a_stream_of_parts_gets_its_prefix_once() -> None:
+    part = {"type": "text", "text": WORDS[:2]}
+    world = streamed(delta(content=[part]), delta(content=[part]), delta("stop"), rules=PREFIX, answers=False)
+    got = await events(world)
+    parts = [one for event in got for one in event["choices"][0]["delta"].get("content", ())]
+    assert parts == [{"type": "text", "text": f"{WORDS}\n\n"}, part, part]
+
+
+async def test_choices_without_numbers_are_told_apart() -> None:
+    bare = [{"message": {"content": text}} for text in ("a", "b")]
+    world = World(lambda _: httpx.Response(200, json={"choices": bare}), labelling=RULES, answers=False)
+    body = json.loads((await world.chat("hi", n=2)).body)
+    told = [one["message"]["content"] for one in body["choices"]]
+    assert told == [f"a\n\n{WORDS}", f"b\n\n{WORDS}"]
+    assert body["AIGC"]["ReservedCode1"] == digest("\n".join(told))
 
 
 async def test_exemptions_that_are_not_asked_for() -> None:
@@ -344,6 +378,20 @@ async def test_masked_answers_are_labelled_behind_the_mask() -> None:
     assert world.records()[-1][2] == f"a <MASKED>\n\n{WORDS}"
 
 
+@pytest.mark.parametrize("rules", [RULES, PREFIX])
+async def test_patterns_and_explanations_see_the_models_words_alone(rules: Labelling) -> None:
+    label = AnswerLabel(rules, "i")
+    (labelled,) = label.whole({"choices": [choice(f"a {WORDS} b")]})["choices"]  # type: ignore[misc]
+    assert labelled["message"]["content"].count(WORDS) == 2  # type: ignore[index, call-overload, union-attr]
+    assert label.without(labelled["message"]["content"]) == f"a {WORDS} b"  # type: ignore[index, call-overload, arg-type]
+    explainer = Explainer()
+    world = whole(choice("a"), rules=rules, explainer=explainer.client())
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    await world.gateway.explain(json.dumps(body).encode(), later=False)
+    assert WORDS not in json.dumps(explainer.asked, ensure_ascii=False)
+    assert world.records()[-1][2] != "a"
+
+
 async def test_a_runtimes_own_metadata_is_not_passed_as_ours() -> None:
     forged = {"AIGC": {"Label": "3", "ProduceID": "somebody's"}}
     body = ANSWER | forged
@@ -405,6 +453,9 @@ def test_requests_for_json(message: dict[str, Any], asked: bool) -> None:
         ("```python\nx\n``` trailing", False),
         ("", False),
         ("`x`", False),
+        ("~~~" + "a" * 300_000 + "`", False),
+        ("```" + "a" * 300_000 + "`\nx\n```", False),
+        ("`" * 300_000, False),
     ],
 )
 def test_code(text: str, code: bool) -> None:
