@@ -2,6 +2,7 @@
 server."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_
 from governed_operator.loop.failures import SpecNotReadable
 from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.settings import Capabilities, OperatorSettings
-from governed_operator.watch.cache import Cache, ModelEntry, ModelKey
+from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
+from governed_operator.watch.facts import PodFacts, PodProblem, WorkloadFacts
 
 PASSED_ON = ("kueue.x-k8s.io/",)
 CLAIM_SECONDS = 30.0
@@ -237,6 +239,28 @@ def recorded_words(raw: Object | None) -> dict[str, set[tuple[str, str, str]]]:
             (said.get("revision", ""), said.get("verdict", ""), said.get("inForce", ""))
         )
     return words
+
+
+_FIGURES = frozenset({"size", "checkpoint", "rootHash", "cosigned", "verdicts", "verdictsLeftOut", "observedAt"})
+"""Of an archive's report: what moves with each entry, and what is said of one model alone."""
+
+
+class ArchiveStanding(NamedTuple):
+    """All that the status of every model in a namespace is told of its archive: whatever of it changes is news."""
+
+    available: bool
+    problems: frozenset[PodProblem]
+    said: Mapping[str, object]
+
+    @classmethod
+    def of(cls, shared: Mapping[ChildKey, Child], raw: Object | None) -> "ArchiveStanding":
+        facts = [child.facts for child in shared.values()]
+        reported = (raw or {}).get("archive") or {}
+        return cls(
+            any(isinstance(f, WorkloadFacts) and f.available for f in facts),
+            frozenset(f.problem for f in facts if isinstance(f, PodFacts) and f.problem),
+            {name: value for name, value in reported.items() if name not in _FIGURES},
+        )
 
 
 def _archive_report(raw: Object | None, model: str) -> ArchiveReport | None:

@@ -19,7 +19,7 @@ from governed_operator.loop.apply import Applier, Expected
 from governed_operator.loop.callers import CallersKeeper
 from governed_operator.loop.failures import Failure, Wait
 from governed_operator.loop.metrics import OperatorMetrics
-from governed_operator.loop.observe import Observer, recorded_words
+from governed_operator.loop.observe import ArchiveStanding, Observer, recorded_words
 from governed_operator.loop.recorder import EventRecorder
 from governed_operator.loop.report_failure import FailureReporter, StatusWriter
 from governed_operator.loop.workqueue import WorkQueue
@@ -30,7 +30,7 @@ from governed_operator.policy.status import significant, status_of
 from governed_operator.settings import OperatorSettings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
 from governed_operator.watch.consumers import Consumers
-from governed_operator.watch.facts import JobFacts, WorkloadFacts
+from governed_operator.watch.facts import JobFacts
 from governed_operator.watch.issuer_keys import IssuerKeys
 
 logger = logging.getLogger("governed_operator.loop.reconcile")
@@ -70,7 +70,7 @@ class Reconciler:
         self._recorder = EventRecorder(cluster)
         self._status = StatusWriter(cluster, cache, metrics)
         self._failures = FailureReporter(self._status, cache, queue, self._recorder, metrics)
-        self._archives: dict[str, bool] = {}
+        self._archives: dict[str, ArchiveStanding] = {}
         self._judged: dict[str, Mapping[str, object]] = {}
         self._figures: dict[ModelKey, float] = {}
         self._settled: dict[ModelKey, tuple[Token, tuple[Expected, ...]]] = {}
@@ -209,16 +209,12 @@ class Reconciler:
             return
         wanted = [(m, Expected.of(m)) for m in archive_objects(namespace, self._settings)]
         await self._applier.converge(key, wanted, "")
-        stateful = self._cache.children(key).get(("StatefulSet", ARCHIVE))
-        ready = bool(stateful and isinstance(stateful.facts, WorkloadFacts) and stateful.facts.available)
-        if self._archives.get(namespace) != ready:
-            self._archives[namespace] = ready
-            for model in models:
-                self._queue.wake(model)
-        before, now = self._judged.get(namespace, {}), recorded_words(self._cache.report(namespace, ARCHIVE))
-        self._judged[namespace] = now
+        report = self._cache.report(namespace, ARCHIVE)
+        standing, words = ArchiveStanding.of(self._cache.children(key), report), recorded_words(report)
+        stood, judged = self._archives.get(namespace), self._judged.get(namespace, {})
+        self._archives[namespace], self._judged[namespace] = standing, words
         for model in models:
-            if before.get(model[1]) != now.get(model[1]):
+            if stood != standing or judged.get(model[1]) != words.get(model[1]):
                 self._queue.wake(model)
 
 
