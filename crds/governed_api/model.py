@@ -248,6 +248,12 @@ class GovernedModelSpec(Part):
         """Every caller must say who they are."""
         return self.access is not None and self.access.required
 
+    @property
+    def generates(self) -> bool:
+        """It answers with text that it writes."""
+        runtime = self.predictor.model.runtime
+        return runtime is not None and runtime.protocol == "openai"
+
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "(has(self.lifecycle) && has(self.lifecycle.training)) != "

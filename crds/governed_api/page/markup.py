@@ -5,7 +5,7 @@ from html import escape
 
 __all__ = ["Safe", "tag", "text"]
 
-_EMPTY = {"meta", "br", "hr", "line", "circle", "rect", "path", "polyline", "polygon", "col"}
+_EMPTY = {"meta", "br", "hr", "line", "circle", "rect", "path", "polyline", "polygon", "col", "link", "input"}
 
 
 class Safe(str):

@@ -18,6 +18,7 @@ import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.json_reading import items, mappings
 from governed_api.json_types import Json
 from governed_api.names import ARCHIVE, GROUP, LABEL_MODEL, LABEL_TRACK, PLURAL, REPORT_PLURAL
 from governed_api.roles import Role, bearer_token, token_key
@@ -163,10 +164,10 @@ class ClusterModel:
         """A ready pod of the stable revision. Raises ClusterError."""
         labels = f"{LABEL_MODEL}={self.name},{LABEL_TRACK}={rt.TRACK_STABLE}"
         listed = self.kubectl_json("get", "pods", "-l", labels, "-o", "json") or {}
-        for pod in _all(listed.get("items")):
+        for pod in items(listed.get("items")):
             if _at(pod, "metadata", "deletionTimestamp") is not None:
                 continue  # it is ready still, and gone before it answers
-            conditions = _all(_at(pod, "status", "conditions"))
+            conditions = items(_at(pod, "status", "conditions"))
             if any((_at(c, "type"), _at(c, "status")) == ("Ready", "True") for c in conditions):
                 return f"pod/{_at(pod, 'metadata', 'name')}"
         raise ClusterError(f"no pod of {self.name} is ready in {self.place}: see kubectl describe gmodel {self.name}")
@@ -236,10 +237,6 @@ def _at(value: Json, *path: str) -> Json:
     return value
 
 
-def _all(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
-
-
 def _local_port(process: "subprocess.Popen[bytes]", told: IO[bytes], said: IO[bytes]) -> int:
     """As kubectl tells it in ``told``. Raises ClusterError."""
     until, ended = time.monotonic() + PATIENCE, False
@@ -300,7 +297,7 @@ def models_in_cluster(namespace: str | None, context: str | None, everywhere: bo
     of."""
     cluster = in_cluster("models", namespace, context) or ClusterModel("models")
     listed = cluster.kubectl_json("get", _MODELS, "-o", "json", *(["--all-namespaces"] if everywhere else [])) or {}
-    return [model for model in _all(listed.get("items")) if isinstance(model, dict)]
+    return mappings(listed.get("items"))
 
 
 def _log_line(text: str) -> tuple[str, str, str]:

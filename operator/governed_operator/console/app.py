@@ -8,11 +8,11 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TypeVar
 
+from governed_api.json_reading import items, text_of
 from governed_api.json_types import Json
 from governed_api.page import style
 from governed_api.page.markup import Safe, tag
-from governed_operator.console.document import away_note, clean, document, link, section
-from governed_operator.console.json_reading import items, text_of
+from governed_operator.console.document import away_note, clean, document, link, reading_note, section
 from governed_operator.console.model_pages import Shown, model_page, models_page
 from governed_operator.console.proof_pages import clauses_of, decision_page, ledger_of, search_form
 from governed_operator.console.server import Answer, Asked
@@ -66,7 +66,7 @@ class Console:
             self._report(f"console: {'/'.join(asked.path)[:200]!r}: {type(error).__name__}: {error}"[:600])
             away = Away(type(error).__name__, "governed status")
             return Answer(document(words, words("console"), "", away_note(words, away)))
-        if words("reading").encode() in answer.body:
+        if words.incomplete:
             return replace(answer, headers={**answer.headers, "refresh": RELOADED})
         return answer
 
@@ -102,22 +102,16 @@ class Console:
         return next((summary for known, summary in self._models() if known == key), None)
 
     def _shown(self, key: str, summary: Summary) -> Shown:
-        overview = self._tried(("overview", key), lambda: self._upstream.overview(key))
+        overview = self._asked_of(("overview", key), lambda: self._upstream.overview(key))
         shown = Shown(key, summary.name, overview)
         shown.facts = self._facts_of(key, patience=0)
         return shown
 
     def _facts_of(self, key: str, patience: float = PATIENCE) -> dict[str, Json] | Away | None:
-        try:
-            return self._facts.of(key, patience=patience)
-        except Away as away:
-            return away
+        return _tried(lambda: self._facts.of(key, patience=patience))
 
-    def _tried(self, question: tuple[str, ...], ask: Callable[[], T]) -> T | Away:
-        try:
-            return self._kept.answer(question, ask)
-        except Away as away:
-            return away
+    def _asked_of(self, question: tuple[str, ...], ask: Callable[[], T]) -> T | Away:
+        return _tried(lambda: self._kept.answer(question, ask))
 
     def _model(self, words: Words, key: str) -> Answer:
         summary = self._named(key)
@@ -125,9 +119,9 @@ class Console:
             return Answer(document(words, words("no page"), ""), status=404)
         shown = self._shown(key, summary)
         if isinstance(shown.overview, Overview):
-            verdict = self._tried(("verdict", key), lambda: self._upstream.verdict(key))
+            verdict = self._asked_of(("verdict", key), lambda: self._upstream.verdict(key))
             shown.verdict = None if isinstance(verdict, Away) else verdict
-            shown.contests = self._tried(("contests", key), lambda: self._upstream.contests(key))
+            shown.contests = self._asked_of(("contests", key), lambda: self._upstream.contests(key))
         return Answer(document(words, clean(summary.name), "models", *model_page(words, shown)))
 
     def _whole_report(self, words: Words, key: str) -> Answer:
@@ -138,7 +132,7 @@ class Console:
         if isinstance(known, Away):
             return Answer(document(words, title, "models", away_note(words, known)))
         if known is None:
-            return Answer(document(words, title, "models", tag("p", words("reading"))))
+            return Answer(document(words, title, "models", reading_note(words)))
         page = Safe(known.get("page"))  # made and escaped by the serving side's own renderer
         return Answer(document(words, title, "models", tag("div", page, id="content", lang="en"), plain=True))
 
@@ -163,7 +157,7 @@ class Console:
                 parts.append(away_note(words, away))
                 continue
             if known is None:
-                parts.append(tag("p", words("reading")))
+                parts.append(reading_note(words))
                 break
             if items(known.get("entries")):
                 parts = decision_page(words, known)
@@ -177,7 +171,7 @@ class Console:
         return Answer(document(words, words(page), page, *(parts or [tag("p", words("no models"))])))
 
     def _ledger(self, words: Words, key: str, summary: Summary) -> Safe:
-        overview = self._tried(("overview", key), lambda: self._upstream.overview(key))
+        overview = self._asked_of(("overview", key), lambda: self._upstream.overview(key))
         if isinstance(overview, Away):
             return section(clean(summary.name), away_note(words, overview))
         return ledger_of(words, summary.name, overview.archive, self._facts_of(key, patience=2.0))
@@ -221,6 +215,13 @@ class Console:
             return hashlib.sha256(repr(self._models()).encode("utf-8", "replace")).hexdigest()
         except Away as away:
             return text_of(str(away))
+
+
+def _tried(ask: Callable[[], T]) -> T | Away:
+    try:
+        return ask()
+    except Away as away:
+        return away
 
 
 def _asset(name: str) -> str:

@@ -9,7 +9,7 @@ from governed_api.printable import printable
 from governed_operator.console.upstream import Away
 from governed_operator.console.words import LANGUAGES, Words
 
-__all__ = ["LIMIT", "away_note", "clean", "document", "link", "section", "wide_table"]
+__all__ = ["LIMIT", "away_note", "clean", "document", "link", "reading_note", "section", "wide_table"]
 
 LIMIT = 200 << 10
 """Bytes of a page."""
@@ -40,6 +40,12 @@ def away_note(words: Words, away: Away) -> Safe:
     return tag("div", what, then, class_="callout", role="note")
 
 
+def reading_note(words: Words) -> Safe:
+    """A part is being recomputed: the browser is to ask again."""
+    words.incomplete = True
+    return tag("p", words("reading"))
+
+
 def section(title: str, *children: object) -> Safe:
     return tag("section", tag("h2", title), *children)
 
@@ -66,7 +72,7 @@ def document(words: Words, title: str, here: str, *children: object, plain: bool
     top = tag("header", tag("div", tag("strong", name), _contents(words, here), _languages(words)), class_="bar")
     skip = tag("a", words("skip"), href="#content", class_="skip")
     page = tag("html", head, tag("body", skip, top, main, foot), lang="zh-CN" if words.language == "zh" else "en")
-    written = f"<!doctype html>\n{page}\n".replace("</link>", "").encode()
+    written = f"<!doctype html>\n{page}\n".encode()
     if len(written) <= LIMIT or not children:
         return written
     return document(words, title, here, tag("p", words("too long", limit=LIMIT >> 10), class_="callout"))

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+from governed_api.json_reading import mapping, text_of
 from governed_api.json_types import Json
 from governed_api.page.markup import Safe, tag, text
 from governed_api.page.parts import facts, number
-from governed_api.report import GateResult
+from governed_api.report import ArchiveReport, GateResult
 from governed_api.verdict import BiasVerdict, MetricFinding
 from governed_operator.console.document import away_note, clean, link, section, wide_table
-from governed_operator.console.json_reading import mapping, text_of
 from governed_operator.console.upstream import Away
 from governed_operator.console.words import Words
 from governed_operator.local.overview import Overview
 
-__all__ = ["Shown", "model_page", "models_page", "verdict_pill"]
+__all__ = ["Shown", "archive_problems", "model_page", "models_page", "verdict_pill"]
 
 MOST_ROWS = 120
 """Of a table."""
@@ -63,10 +63,15 @@ def _in_force(overview: Overview) -> list[str]:
     return sorted({pod.in_force for pod in overview.pods if pod.in_force not in ("", "None")})
 
 
+def archive_problems(archive: ArchiveReport) -> list[str]:
+    """What an archive says is wrong with it."""
+    told = (archive.message, archive.contradiction, archive.unstored, archive.lagging)
+    return [problem for problem in told if problem]
+
+
 def _problems(overview: Overview) -> list[str]:
-    archive = overview.archive
-    told = [archive.message, archive.contradiction, archive.unstored, archive.lagging] if archive else []
-    return [problem for problem in [*told, *(pod.refused for pod in overview.pods)] if problem]
+    told = archive_problems(overview.archive) if overview.archive else []
+    return [*told, *(pod.refused for pod in overview.pods if pod.refused)]
 
 
 def _card(words: Words, shown: Shown) -> Safe:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from governed_api.json_reading import items, mapping, mappings, text_of
 from governed_api.json_types import Json
 from governed_api.page.markup import Safe, tag, text
 from governed_api.page.parts import facts, number
 from governed_api.report import ArchiveReport
-from governed_operator.console.document import away_note, clean, section, wide_table
-from governed_operator.console.json_reading import items, mapping, mappings, text_of
-from governed_operator.console.model_pages import verdict_pill
+from governed_operator.console.document import away_note, clean, reading_note, section, wide_table
+from governed_operator.console.model_pages import archive_problems, verdict_pill
 from governed_operator.console.upstream import Away
 from governed_operator.console.words import Words
 
@@ -25,12 +25,12 @@ def search_form(words: Words, models: Sequence[tuple[str, str]], id: str = "", m
     options += [tag("option", clean(name), value=key, selected=key == model) for key, name in models]
     field = tag("input", name="id", value=id, required=True, maxlength="256", autocomplete="off", spellcheck="false")
     asked = [
-        tag("label", words("request"), Safe(field.replace("</input>", "")), class_="wide"),
+        tag("label", words("request"), field, class_="wide"),
         tag("label", words("model"), tag("select", options, name="model")),
         tag("button", words("look up"), type="submit"),
     ]
     if words.asked:
-        asked.append(Safe(tag("input", type="hidden", name="lang", value=words.language).replace("</input>", "")))
+        asked.append(tag("input", type="hidden", name="lang", value=words.language))
     form = tag("form", asked, action="/decisions", method="get", role="search", class_="find")
     return section(words("find"), tag("p", words("find hint"), class_="small"), form)
 
@@ -167,8 +167,7 @@ def ledger_of(words: Words, name: str, archive: ArchiveReport | None, known: Map
                 ]
             )
         )
-        told = (archive.message, archive.contradiction, archive.unstored, archive.lagging)
-        blocks += [tag("p", clean(problem), class_="callout bad") for problem in told if problem]
+        blocks += [tag("p", clean(problem), class_="callout bad") for problem in archive_problems(archive)]
     return section(clean(name), *blocks, *_recomputed(words, known))
 
 
@@ -176,7 +175,7 @@ def _recomputed(words: Words, known: Mapping[str, Json] | Away | None) -> list[S
     if isinstance(known, Away):
         return [away_note(words, known)]
     if known is None:
-        return [tag("p", words("reading"))]
+        return [reading_note(words)]
     ledger = mapping(known.get("ledger"))
     error = text_of(ledger.get("error"))
     verdict = tag(
@@ -210,7 +209,7 @@ def clauses_of(words: Words, name: str, known: Mapping[str, Json] | Away | None)
     if isinstance(known, Away):
         return section(clean(name), away_note(words, known))
     if known is None:
-        return section(clean(name), tag("p", words("reading")))
+        return section(clean(name), reading_note(words))
     rows = [
         [
             clean(c.get("source")),

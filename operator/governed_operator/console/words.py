@@ -158,10 +158,12 @@ def chosen(asked: str, accepted: str) -> Language:
 
 
 class Words:
-    """Of one language. ``asked``: it was asked for in the address, and links keep it."""
+    """Of one page in one language. ``asked``: it was asked for in the address, and links keep it."""
 
     def __init__(self, language: Language, *, asked: bool = False):
         self.language, self.asked = language, asked
+        self.incomplete = False
+        """A part of the page was still being recomputed."""
         self._place = LANGUAGES.index(language)
 
     def __call__(self, key: str, **values: object) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from governed_api.consumer import instant
+from governed_api.json_reading import items, mapping
 from governed_api.json_types import Json
 from governed_operator.local.consumer_keys import Document
 
@@ -12,9 +13,9 @@ __all__ = ["consumer_lines"]
 
 def consumer_lines(documents: Iterable[Document], now: datetime) -> Iterator[str]:
     """One for each, by name, and one below it for each key; nothing is cut, so that programs may read them as well."""
-    for name, spec in sorted((_name(document), _mapping(document.get("spec"))) for document in documents):
-        keys = [_mapping(key) for key in _list(spec.get("apiKeys"))]
-        roles = ", ".join(map(str, _list(spec.get("roles")))) or "call"
+    for name, spec in sorted((_name(document), mapping(document.get("spec"))) for document in documents):
+        keys = [mapping(key) for key in items(spec.get("apiKeys"))]
+        roles = ", ".join(map(str, items(spec.get("roles")))) or "call"
         words = [name, _state(spec, keys, now), roles, f"models: {_models(spec)}", str(spec.get("costCentre") or "")]
         yield "  ".join(filter(None, words))
         yield from (f"    {key.get('id')}  {_ends(key, now)}".rstrip() for key in keys)
@@ -35,12 +36,12 @@ def _state(spec: dict[str, Json], keys: list[dict[str, Json]], now: datetime) ->
 
 def _tokens(spec: dict[str, Json]) -> Iterator[str]:
     """Whose tokens are accepted, and of whom they speak."""
-    oidc = _mapping(spec.get("oidc"))
+    oidc = mapping(spec.get("oidc"))
     if oidc:
-        claim = _mapping(oidc.get("claim"))
+        claim = mapping(oidc.get("claim"))
         whom = f"{claim.get('name')}={claim.get('value')}" if claim else str(oidc.get("subject"))
         yield f"{oidc.get('issuer')} for {oidc.get('audience')}: {whom}"
-    account = _mapping(spec.get("serviceAccount"))
+    account = mapping(spec.get("serviceAccount"))
     if account:
         where = f"{account.get('namespace')}/{account.get('name')}"
         yield f"ServiceAccount {where} for {account.get('audience')}"
@@ -58,18 +59,10 @@ def _past(text: Json, now: datetime) -> bool:
 
 
 def _models(spec: dict[str, Json]) -> str:
-    chosen = _mapping(spec.get("models"))
-    labels = _mapping(_mapping(chosen.get("selector")).get("matchLabels"))
-    return ", ".join([*map(str, _list(chosen.get("names"))), *(f"{k}={v}" for k, v in labels.items())]) or "none"
+    chosen = mapping(spec.get("models"))
+    labels = mapping(mapping(chosen.get("selector")).get("matchLabels"))
+    return ", ".join([*map(str, items(chosen.get("names"))), *(f"{k}={v}" for k, v in labels.items())]) or "none"
 
 
 def _name(document: Document) -> str:
-    return str(_mapping(document.get("metadata")).get("name"))
-
-
-def _mapping(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
+    return str(mapping(document.get("metadata")).get("name"))

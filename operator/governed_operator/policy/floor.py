@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from governed_api.consumer import instant
 from governed_api.governance import Masking
 from governed_api.model import GovernedModelSpec
+from governed_api.names import CLUSTER_POLICY_KIND, POLICY_KIND
 from governed_api.policy import ClusterExemption, Exemption, MetricFloor, PolicySpec, Require, RuleName
 from governed_api.quantities import seconds
 
@@ -51,7 +52,7 @@ class Floor:
     @property
     def title(self) -> str:
         """As people are told."""
-        return f"{'ClusterGovernancePolicy' if self.cluster else 'GovernancePolicy'} {self.name}"
+        return f"{CLUSTER_POLICY_KIND if self.cluster else POLICY_KIND} {self.name}"
 
     def concerns(self, model: Subject) -> bool:
         """Whether it is about a model."""
@@ -142,10 +143,8 @@ def _direction(spec: GovernedModelSpec, require: Require) -> str | None:
     masking = spec.governance.privacy.masking
     if wanted is None or masking is None:  # without masking rule masking says so
         return None
-    runtime = spec.predictor.model.runtime
-    generated = runtime is not None and runtime.protocol == "openai"
     lacks_requests = wanted in ("Request", "Both") and not masking.masks_requests()
-    lacks_answers = wanted in ("Response", "Both") and not masking.masks_answers(generated)
+    lacks_answers = wanted in ("Response", "Both") and not masking.masks_answers(spec.generates)
     if not lacks_requests and not lacks_answers:
         return None
     return _fault(f"{MASKING}.direction", masking.direction, wanted, f"set it to {wanted} or Both")

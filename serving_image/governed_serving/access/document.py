@@ -16,6 +16,7 @@ import httpx
 from governed_api import runtime
 from governed_api.callers import CALLERS_FILE, open_callers
 from governed_api.jitter import JITTER
+from governed_api.json_reading import items
 from governed_api.json_types import Json
 from governed_api.resolved import ResolvedModel
 from governed_serving.access.directory import BadDocument, Directory
@@ -205,7 +206,7 @@ class Documents:
             answer = client.get(collection, params=chosen)
             answer.raise_for_status()
             listed: Json = decode_json(answer.content)
-            for item in _list(_field(listed, "items")):
+            for item in items(_field(listed, "items")):
                 yield from _sealed(item)
             version = _field(_field(listed, "metadata"), "resourceVersion")
             asked = {
@@ -243,10 +244,6 @@ def opened(
 
 def _field(value: Json, name: str) -> Json:
     return value.get(name) if isinstance(value, dict) else None
-
-
-def _list(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
 
 
 def _sealed(config_map: Json) -> Iterator[bytes]:

@@ -30,11 +30,13 @@ __all__ = [
     "Search",
     "answer_of",
     "choice_content",
+    "choice_number",
     "choice_text",
     "choice_texts",
     "content_digest",
     "outcomes_of",
     "put_again",
+    "said_by_all",
     "said_in",
     "searcher",
     "state_of",
@@ -135,6 +137,17 @@ def choice_content(choice: Choice) -> str:
             words for part in content if isinstance(part, dict) and isinstance(words := part.get("text"), str)
         )
     return content if isinstance(content, str) else ""
+
+
+def choice_number(choice: Choice, place: int) -> int:
+    """Its own, or its ``place`` in the answer where it has none."""
+    number = choice.get("index")
+    return number if isinstance(number, int) else place
+
+
+def said_by_all(contents: Mapping[int, str]) -> str:
+    """Choice → content as one text, of which a label's metadata have the digest."""
+    return "\n".join(text for _, text in sorted(contents.items()))
 
 
 def content_digest(text: str) -> str:

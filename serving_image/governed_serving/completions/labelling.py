@@ -13,7 +13,7 @@ import msgspec
 
 from governed_api.governance import Labelling
 from governed_api.json_types import Json
-from governed_serving.completions.generated import choice_content, content_digest, said_in
+from governed_serving.completions.generated import choice_content, choice_number, content_digest, said_by_all, said_in
 from governed_serving.decoding import decode_json
 
 __all__ = ["LABELLED", "AnswerLabel", "LabelRecord", "asks_json", "is_code"]
@@ -181,7 +181,7 @@ class AnswerLabel:
         return {"AIGC": self._metadata(self._told)}
 
     def _content(self) -> str:
-        return content_digest("\n".join("".join(one.parts) for _, one in sorted(self._choices.items())))
+        return content_digest(said_by_all({number: "".join(one.parts) for number, one in self._choices.items()}))
 
     def _metadata(self, digest: str) -> Message:
         """As GB 45438-2025 names the keys: producer, its number of the content, and what protects both. Nobody has
@@ -197,7 +197,7 @@ class AnswerLabel:
         }
 
     def _whole(self, choice: Message, place: int) -> Message:
-        one = self._choices.setdefault(_index(choice, place), _Choice())
+        one = self._choices.setdefault(choice_number(choice, place), _Choice())
         text, before, after = choice_content(choice), "", ""
         one.finished = True
         if self._rules.explicit != "Off":
@@ -210,7 +210,7 @@ class AnswerLabel:
 
     def _part(self, choice: Message, place: int) -> tuple[Message | None, Message]:
         """(what goes out before, the choice itself)."""
-        one = self._choices.setdefault(_index(choice, place), _Choice())
+        one = self._choices.setdefault(choice_number(choice, place), _Choice())
         text, reason = choice_content(choice), choice.get("finish_reason")
         finishes = bool(reason) and not one.finished
         if finishes:
@@ -317,11 +317,6 @@ def _is_json(body: str) -> bool:
     except msgspec.DecodeError:
         return False
     return True
-
-
-def _index(choice: Message, place: int) -> int:
-    number = choice.get("index")
-    return number if isinstance(number, int) else place
 
 
 def _with_text(choice: Message, text: str, before: str = "", after: str = "") -> Message:

@@ -138,8 +138,7 @@ class Dossier:
     @property
     def generates(self) -> bool:
         """It writes text: the manifest or what counts as favourable says so."""
-        runtime = self.manifest.predictor.model.runtime if self.manifest else None
-        return bool(self.pattern) or (runtime is not None and runtime.protocol == "openai")
+        return bool(self.pattern) or (self.manifest is not None and self.manifest.generates)
 
     @property
     def decides(self) -> bool:

@@ -2,7 +2,6 @@
 one decision with its proofs. Nothing is found here that the page doesn't find."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import msgspec
 
@@ -53,7 +52,7 @@ class _ModelFacts(msgspec.Struct, frozen=True):
     model: str
     made: str
     ledger: _Ledger | None
-    clauses: list[dict[str, object]]
+    clauses: list[Clause]
     laws: list[dict[str, str]]
     contests: list[Contest]
     notes: list[str]
@@ -87,16 +86,16 @@ class _DecisionFacts(msgspec.Struct, frozen=True):
 
 def model_facts(dossier: Dossier, laws: Sequence[Pack]) -> bytes:
     """Of the whole dossier."""
-    known = contests(dossier.ledger, dossier.made)
+    known, clauses = contests(dossier.ledger, dossier.made), judge_clauses(dossier, laws)
     facts = _ModelFacts(
         dossier.model,
         dossier.made.strftime("%Y-%m-%dT%H:%M:%SZ"),
         _ledger(dossier.ledger) if dossier.ledger else None,
-        [_clause(clause) for clause in judge_clauses(dossier, laws)],
+        clauses,
         [{"title": law.title, "text": law.text, "note": law.note} for law in laws],
         known[-MOST_CONTESTS:],
         dossier.notes,
-        str.__str__(page_body(dossier, laws)),  # plain: no subclass is written as JSON
+        str.__str__(page_body(dossier, laws, clauses)),  # plain: no subclass is written as JSON
     )
     return msgspec.json.encode(facts)
 
@@ -109,10 +108,6 @@ def _ledger(view: LedgerView) -> _Ledger:
     return _Ledger(view.error, *found, view.counts, len(view.explained_ids), listed)
 
 
-def _clause(clause: Clause) -> dict[str, object]:
-    return asdict(clause)
-
-
 def decision_facts(dossier: Dossier, archived: Archived, kek: Kek | None, id: str) -> bytes:
     """Of the request ``id``: every entry of the model with that id, proved under the ledger's checkpoint, and what they
     commit to where ``kek`` opens it. Raises ArchiveError, NoteError for a ledger that doesn't verify."""
@@ -120,8 +115,9 @@ def decision_facts(dossier: Dossier, archived: Archived, kek: Kek | None, id: st
         found = verify(archived.source, vkey=archived.vkey, earlier=archived.earlier, id=id, blobs=False)
     except NoSuchEntry:
         return msgspec.json.encode(_DecisionFacts(id))
-    own = [proof for proof in found.proofs if _entry(proof).model == dossier.model]
-    dossier.example = Example(id, own)
+    decoded = [(proof, decode_json(proof.entry, type=LedgerEntry)) for proof in found.proofs]
+    own = [(proof, entry) for proof, entry in decoded if entry.model == dossier.model]
+    dossier.example = Example(id, [proof for proof, _ in own])
     if kek is None:
         dossier.notes.append("No model key was given: what was asked and answered stays closed.")
     else:
@@ -131,7 +127,7 @@ def decision_facts(dossier: Dossier, archived: Archived, kek: Kek | None, id: st
         found.origin,
         found.size,
         found.root,
-        [_proved(proof) for proof in own],
+        [_proved(proof, entry) for proof, entry in own],
         dossier.example.prediction,
         dossier.example.explanation,
         dossier.notes,
@@ -139,11 +135,6 @@ def decision_facts(dossier: Dossier, archived: Archived, kek: Kek | None, id: st
     return msgspec.json.encode(facts)
 
 
-def _entry(proof: Proof) -> LedgerEntry:
-    return decode_json(proof.entry, type=LedgerEntry)
-
-
-def _proved(proof: Proof) -> _Proved:
-    entry = _entry(proof)
+def _proved(proof: Proof, entry: LedgerEntry) -> _Proved:
     leaf = bytes(proof.entry).decode(errors="replace")
     return _Proved(proof.index, entry.type, entry.time, entry.revision, entry.summary, leaf, proof.hashes)

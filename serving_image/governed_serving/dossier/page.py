@@ -8,7 +8,7 @@ from governed_api.page.parts import card, pill
 from governed_serving.dossier.contests import contests_section
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.fairness import fairness_section
-from governed_serving.dossier.laws.judging import judge_clauses
+from governed_serving.dossier.laws.judging import Clause, judge_clauses
 from governed_serving.dossier.laws.pack import Pack, packs
 from governed_serving.dossier.sections import (
     clauses_section,
@@ -43,6 +43,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 def render_page(dossier: Dossier, laws: Sequence[Pack] | None = None) -> str:
     """The whole document; ``laws``: packs to judge by, all of the project's by default."""
+    chosen = packs() if laws is None else laws
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -51,12 +52,12 @@ def render_page(dossier: Dossier, laws: Sequence[Pack] | None = None) -> str:
         tag("title", f"Governance report: {dossier.model}"),
         tag("style", Safe(style())),
     )
-    body = tag("body", page_body(dossier, packs() if laws is None else laws))
+    body = tag("body", page_body(dossier, chosen, judge_clauses(dossier, chosen)))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
-def page_body(dossier: Dossier, laws: Sequence[Pack]) -> Safe:
-    """What the document shows, for one that has a head of its own."""
+def page_body(dossier: Dossier, laws: Sequence[Pack], clauses: Sequence[Clause]) -> Safe:
+    """What the document shows, for one that has a head of its own; ``clauses``: as judged by ``laws``."""
     main = tag(
         "main",
         model_section(dossier),
@@ -69,7 +70,7 @@ def page_body(dossier: Dossier, laws: Sequence[Pack]) -> Safe:
         privacy_section(dossier),
         keys_section(dossier),
         ledger_section(dossier),
-        clauses_section(laws, judge_clauses(dossier, laws)),
+        clauses_section(laws, clauses),
     )
     made = dossier.made.strftime("%Y-%m-%d %H:%M UTC")
     footer = tag(

@@ -640,7 +640,7 @@ def _proof(proof: Proof) -> Safe:
     )
 
 
-def clauses_section(laws: Sequence[Pack], clauses: list[Clause]) -> Safe:
+def clauses_section(laws: Sequence[Pack], clauses: Sequence[Clause]) -> Safe:
     """Clause → evidence."""
     rows = [
         [tag("b", c.source), tag("span", c.id, class_="entry"), c.since, c.asks, pill(c.verdict), _evidence(c)]

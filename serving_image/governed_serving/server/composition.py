@@ -96,8 +96,7 @@ def pipeline(
     masking, rules = None, spec.governance.privacy.masking
     if rules:
         made = masker(rules, keyring)
-        foreign = spec.predictor.model.runtime
-        answers = rules.masks_answers(generated=foreign is not None and foreign.protocol == "openai")
+        answers = rules.masks_answers(generated=spec.generates)
         masking, metrics.masked = Masking(made, requests=rules.masks_requests(), answers=answers), made.counts
         if (names := made.names) is not None:
             metrics.names = names.failures

@@ -3,6 +3,7 @@
 import json
 import re
 import string
+import threading
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -362,3 +363,34 @@ async def test_text_stands_out_from_what_it_lies_on(scheme: int) -> None:
     for text, ground in pairs:
         low, high = sorted((luminance(colours[text]), luminance(colours[ground])))
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+class Slow(Fake):
+    """Its ledger is recomputed until it is told to end."""
+
+    def __init__(self, name: str = HOSTILE) -> None:
+        super().__init__(name=name)
+        self.ends = threading.Event()
+
+    def facts(self, key: str, id: str) -> bytes:
+        self.ends.wait()
+        return super().facts(key, id)
+
+
+async def test_a_page_that_waits_for_a_recomputation_asks_again_and_no_other_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Console._facts_of, "__defaults__", (0.0,))
+    slow = Slow()
+    console = Console(slow)
+    try:
+        assert "refresh" in (await console(Asked(("models", "tiny", "report"), {}, {}))).headers
+    finally:
+        slow.ends.set()
+        console.stop()
+    console = Console(Fake(name=Words("en")("reading")))
+    await console(Asked(("ledger",), {}, {}))  # has it recomputed
+    answer = await console(Asked(("ledger",), {}, {}))
+    console.stop()
+    assert Words("en")("reading") in answer.body.decode()
+    assert "refresh" not in answer.headers

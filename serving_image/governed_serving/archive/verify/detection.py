@@ -16,7 +16,13 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.verification import Verification, verify
-from governed_serving.completions.generated import choice_content, content_digest, state_of
+from governed_serving.completions.generated import (
+    choice_content,
+    choice_number,
+    content_digest,
+    said_by_all,
+    state_of,
+)
 from governed_serving.completions.labelling import LABELLED, LabelRecord
 from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher
 from governed_serving.decoding import decode_json, decode_with
@@ -244,9 +250,5 @@ def _said(answer: dict[str, Json] | None) -> str | None:
     choices = answer.get("choices") if answer else None
     if not isinstance(choices, list) or not choices:
         return None
-    by_number = {
-        number if isinstance(number := one.get("index"), int) else place: choice_content(one)
-        for place, one in enumerate(choices)
-        if isinstance(one, dict)
-    }
-    return "\n".join(text for _, text in sorted(by_number.items()))
+    numbered = ((place, choice) for place, choice in enumerate(choices) if isinstance(choice, dict))
+    return said_by_all({choice_number(choice, place): choice_content(choice) for place, choice in numbered})

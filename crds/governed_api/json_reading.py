@@ -1,4 +1,4 @@
-"""Reads JSON of another process: what isn't of the expected kind is absent."""
+"""Reads JSON that another process wrote: what isn't of the expected kind is absent."""
 
 from governed_api.json_types import Json
 
