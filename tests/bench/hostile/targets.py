@@ -13,6 +13,7 @@ from governed_api.callers import CallerRole
 from governed_api.json_types import Json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from support.damage import flipped
 from support.text_models import embedder
 
 __all__ = ["GOVERNED", "TARGETS", "Target", "credentials", "shown_key"]
@@ -111,7 +112,7 @@ def credentials(rng: random.Random, key: str) -> list[tuple[bytes, bytes]]:
         [
             [bearer], [bearer], [bearer], [bearer], [(b"x-api-key", shown)], [(b"api-key", shown)],
             [], [bearer, bearer], [bearer, (b"x-api-key", shown)], [(b"authorization", b"Bearer " + shown + slip)],
-            [(b"authorization", b"Basic " + shown)], [(b"authorization", shown[:-1] + b"A")],
+            [(b"authorization", b"Basic " + shown)], [(b"authorization", flipped(shown))],
             [(b"x-api-key", slip + shown)], [(b"cookie", b"key=" + shown)], [(b"authorization-bin", shown)],
         ]
     )  # fmt: skip

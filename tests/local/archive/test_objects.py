@@ -26,6 +26,7 @@ from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.store import objects
 from governed_serving.archive.store.objects import Bucket, Place
 from local.auditor.site import Site
+from support.damage import flipped
 from support.object_storage import ObjectStorage, object_storage
 from support.waiting import eventually
 from unit.archive.ledgers import batch
@@ -83,7 +84,7 @@ def test_an_object_that_is_there_is_never_replaced_unless_it_is_damaged(storage:
     with ThreadPoolExecutor(8) as pool:  # as many archives at once
         assert sorted(pool.map(lambda _: bucket.put(digest, file), range(8))) == [False] * 7 + [True]
     path = storage.files()[f"team/{digest[:2]}/{digest}"]
-    path.write_bytes(data[:-1] + b"!")
+    path.write_bytes(flipped(data))
     with pytest.raises(Unverified, match=f"blob {digest} has SHA-256 .* it was changed"):
         fetched(bucket, digest, tmp_path)
     assert bucket.put(digest, file), "stored again, since what was there was not it"
@@ -186,7 +187,7 @@ def test_an_archive_acknowledges_nothing_that_isn_t_stored(site: Site, storage: 
         eventually(lambda: readiness(site), lambda found: found[0] == 200, within=60)
         assert client.put_blob(sealed("b")[1])
         path = storage.files()[f"team/{digest[:2]}/{digest}"]
-        path.write_bytes(data[:-1] + b"!")
+        path.write_bytes(flipped(data))
         with pytest.raises(ArchiveError, match=f"{digest} has SHA-256 .* it was changed"):
             client.get_blob(digest)
 
@@ -296,7 +297,7 @@ def test_a_model_s_blobs_move_out_and_it_goes_on(
     finally:
         assert again.stop() == 0
     path = storage.files()[min(n for n in storage.files() if Path(n).name in before and "/_ledger/" not in n)]
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    path.write_bytes(flipped(path.read_bytes()))
     changed = governed("verify", work)
     assert changed.returncode == 1, changed.stdout + changed.stderr
     assert path.name in changed.stdout + changed.stderr

@@ -22,6 +22,7 @@ from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load
 from governed_serving.hosting.turns import SHORT, turn
 from governed_serving.journal import JournalReader
 from governed_serving.records import PredictionFrame
+from support.damage import flipped
 from support.ports import free_port
 from support.waiting import eventually
 from unit.server.tabular_model import v2_body, write_artefact
@@ -172,7 +173,7 @@ def test_reports_that_the_artefact_is_verified_and_what_it_answered(
 def test_a_tampered_artefact_is_reported(start: Callable[..., Server], tmp_path: Path) -> None:
     write_artefact(tmp_path / "artefact")
     model = tmp_path / "artefact" / "model.onnx"
-    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    model.write_bytes(flipped(model.read_bytes()))
     server = start(GOVERNED_REPORT=(tmp_path / "report.json").as_uri())
     assert server.process.wait(120) == 1
     status = json.loads((tmp_path / "report.json").read_text())["status"]

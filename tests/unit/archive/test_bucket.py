@@ -19,13 +19,14 @@ from governed_serving.archive.errors import ArchiveError, Busy, Unverified
 from governed_serving.archive.store import objects
 from governed_serving.archive.store.objects import OBJECTS, Bucket, Place, is_address, kept_in
 from governed_serving.environment import InvalidSettings, PodEnvironment
+from support.damage import flipped
 
 from .test_ledger_copies import PLACE, MemoryBucket
 
 DATA = b"GMSEAL1\n" + bytes(range(200))
 DIGEST = hashlib.sha256(DATA).hexdigest()
 KEY = f"{DIGEST[:2]}/{DIGEST}"
-OTHER = hashlib.sha256(DATA[:-1] + b"!").hexdigest()
+OTHER = hashlib.sha256(flipped(DATA)).hexdigest()
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ FETCHED: dict[str, tuple[bytes, int, type[Exception] | None, str]] = {
     "whole, into just enough room": (DATA, len(DATA), None, ""),
     "a byte more than there is room": (DATA, len(DATA) - 1, Busy, f"has more than the {len(DATA) - 1} bytes that a"),
     "a byte more than any blob has": (DATA, 1 << 60, Unverified, f"has more than {len(DATA) - 1} bytes: it was chan"),
-    "other bytes": (DATA[:-1] + b"!", 1 << 60, Unverified, f"has SHA-256 {OTHER}: it was changed"),
+    "other bytes": (flipped(DATA), 1 << 60, Unverified, f"has SHA-256 {OTHER}: it was changed"),
 }
 
 

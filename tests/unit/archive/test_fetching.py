@@ -26,6 +26,7 @@ from governed_serving.archive.tokens import model_token
 from governed_serving.artefact import MalformedArtefact, TamperedArtefact, Untried, load, unpack, write
 from governed_serving.crypto import Keyring, load_kek
 from governed_serving.environment import InvalidSettings
+from support.damage import flipped
 
 from .test_app import ROOT, Bed
 from .test_imported import onnx_file, resolved
@@ -128,7 +129,7 @@ def test_other_bytes_than_were_sealed_for_it_are_not_served(fetching: Fetching) 
 
 
 def test_other_content_under_its_digest_is_not_served(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetching.store(fetching.packed[:-1] + b"x")
+    fetching.store(flipped(fetching.packed))
     with pytest.raises(TamperedArtefact) as refused:
         fetch()
     assert fetching.told() == {"ready": False, "refused": False, "verified": False, "message": str(refused.value)}

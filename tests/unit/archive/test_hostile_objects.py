@@ -19,6 +19,7 @@ from governed_serving.archive.store import blobs as blob_store
 from governed_serving.archive.store import objects
 from governed_serving.archive.store.blobs import BlobStore
 from governed_serving.archive.store.objects import Bucket, Place
+from support.damage import flipped
 
 from .test_objects import Bed, MemoryBucket, files, sealed
 
@@ -153,7 +154,7 @@ def test_a_large_object_is_taken_for_stored_by_its_bytes(
     monkeypatch.setattr(objects, "ALONE", 64)
     data = b"GMSEAL1\n" + bytes(200)
     digest = hashlib.sha256(data).hexdigest()
-    storage.says(data[:-1] + b"!")
+    storage.says(flipped(data))
     with pytest.raises(Busy):  # parts that this storage doesn't know
         store(bucket, tmp_path).put(digest, data)
     assert any(method == "POST" for method, _ in storage.asked), "it was sent again"

@@ -19,6 +19,7 @@ from governed_serving.archive.store.objects import OBJECTS, LedgerCopy, Place, b
 from governed_serving.archive.verify import held_blobs
 from governed_serving.archive.verify.held_blobs import MISSING, HeldBlobs
 from governed_serving.environment import InvalidSettings, PodEnvironment
+from support.damage import flipped
 
 from . import test_app
 from .test_backup import back, taken
@@ -194,7 +195,7 @@ def test_nothing_is_stored_while_the_bucket_is_away(blobs: BlobStore, bucket: An
 def test_other_bytes_than_the_address_says_are_not_handed_out(blobs: BlobStore, bucket: Any, tmp_path: Path) -> None:
     digest, data = sealed("a")
     blobs.put(digest, data)
-    bucket.objects[digest] = data[:-1] + b"!"
+    bucket.objects[digest] = flipped(data)
     with pytest.raises(Unverified, match=digest):
         list(blobs.read(digest))
     assert files(tmp_path) == set()
@@ -269,7 +270,7 @@ def test_over_http_a_bucket_that_is_away_is_503_and_a_changed_blob_500(bed: Bed,
         with pytest.raises(Unreachable, match="expected object storage to answer"):
             client.get_blob(digest)
         bucket.down = False
-        bucket.objects[digest] = data[:-1] + b"!"
+        bucket.objects[digest] = flipped(data)
         with pytest.raises(ArchiveError, match="it was changed"):
             client.get_blob(digest)
     assert files(bed.root / "blobs") == set(), "no copy stays"

@@ -21,6 +21,7 @@ from governed_operator.desired.pod import source_volume
 from governed_serving.sources import fetching
 
 API, OPERATOR, SERVING = (Path(str(p.__file__)).parent for p in (governed_api, governed_operator, governed_serving))
+TESTS = Path(__file__).parents[2]
 
 
 def formatted_tails(path: Path) -> set[str]:
@@ -151,3 +152,22 @@ def test_no_code_draws_from_the_generator_that_everyone_shares() -> None:
 
     files = [path for room in (API, OPERATOR, SERVING) for path in room.rglob("*.py")]
     assert {str(path): drawn for path in files if (drawn := shared(path))} == {}
+
+
+def test_damage_in_tests_is_always_damage() -> None:
+    """Sealed bytes end in the fixed byte that replaces their last once in 256 times (``support.damage.flipped``)."""
+
+    def replaced(path: Path) -> list[int]:
+        sums = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.BinOp))
+        return [
+            node.lineno
+            for node in sums
+            if isinstance(node.right, ast.Constant)
+            and isinstance(node.right.value, bytes)
+            and len(node.right.value) < 4  # more are never those that stood there
+            and isinstance(node.left, ast.Subscript)
+            and ast.unparse(node.left.slice) == f":-{len(node.right.value)}"
+        ]
+
+    files = [path for path in TESTS.rglob("*.py") if "contract" not in path.parts]
+    assert {str(path): lines for path in files if (lines := replaced(path))} == {}

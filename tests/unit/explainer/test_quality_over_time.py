@@ -18,6 +18,7 @@ from governed_serving.explainer.service.metrics import ExplainerMetrics
 from governed_serving.explainer.service.recorder import ExplanationRecorder
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.records import EventRecord, ExplanationRecord
+from support.damage import flipped
 from unit.explainer import models
 from unit.explainer.beds import Bed, MemoryJournal, Xor
 
@@ -114,7 +115,7 @@ async def test_a_damaged_state_is_begun_anew_and_stops_no_start(tmp_path, name):
     first = watch(folder, journal, [0.0], sealer=keyset)
     await first.observe({"explanations": [explanation()]})
     first.save()
-    (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"?")
+    (folder / name).write_bytes(flipped((folder / name).read_bytes()))
     second = watch(folder, journal, [0.0], sealer=keyset)
     lost = name.startswith("importances")
     assert (second.monitor.report()["reference"]["samples"], len(second.windows.windows)) == (

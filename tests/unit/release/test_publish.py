@@ -23,6 +23,7 @@ from governed_release.registry import INDEX, docker_credentials, sha256
 from governed_release.roles import REVISION, ROLES
 from governed_release.signing import PASSWORD, Signer, load_public, load_signer
 from governed_release.source_tree import source_tree
+from support.damage import flipped
 from support.images import IMAGES, OPTIONAL, revision
 from support.places import ROOT
 from support.release_images import clone, commit, git, layer, write_layout, write_layouts
@@ -242,7 +243,7 @@ def test_a_layout_with_a_changed_or_missing_blob_is_refused(tmp_path: Path) -> N
     blobs = tmp_path / "blobs" / "sha256"
     described = json.loads((blobs / index["digest"][7:]).read_text())
     path = blobs / described["layers"][0]["digest"][7:]
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    path.write_bytes(flipped(path.read_bytes()))
     with pytest.raises(ReleaseError, match="isn't what its digest says"):
         from_layout(tmp_path, "server")
     path.unlink()
