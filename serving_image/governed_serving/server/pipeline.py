@@ -362,9 +362,11 @@ class Pipeline:
 
     @contextmanager
     def counting(self, verb: str) -> Iterator[Counted]:
-        """Count the request that is answered within, once: by its error's status, else as what is yielded says."""
+        """Count the request that is answered within, once: by its error's status, else as what is yielded says. Raises
+        Overloaded where its turn would come too late, before it is decoded or costs anything else."""
         counted = Counted()
         try:
+            self.check_wait()
             yield counted
         except ServerError as error:
             self.metrics.counted(verb, error.status, client_made=error.client_made)

@@ -409,6 +409,9 @@ async def test_whose_turn_would_come_too_late_is_refused_at_once() -> None:
     await until(lambda: world.pipeline.backlog.waiting == 2)
     with pytest.raises(Overloaded, match="found what waits to take about 8 s"):
         await world.chat(stream=True)
+    for refused in (world.gateway.answer(CHAT, b"no JSON"), world.gateway.explain(b"no JSON", later=False)):
+        with pytest.raises(Overloaded):  # before anything is decoded
+            await refused
     for stream in (waiting[1], waiting[2], more):
         await read(await stream)
     await world.gateway.close()

@@ -59,18 +59,34 @@ async def test_infer_hot_and_versioned_agree(http: httpx.AsyncClient) -> None:
     assert [o["shape"] for o in hot.json()["outputs"]] == [[2, 2], [2]]
 
 
-async def test_beyond_capacity_a_refusal_comes_before_the_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("path", "verb"),
+    [
+        (INFER, "infer"),
+        ("/v2/models/credit/versions/r1/infer", "infer"),
+        ("/v2/models/credit/explain", "explain"),
+        ("/v1/models/credit:predict", "predict"),
+        ("/v1/models/credit:explain", "explain"),
+        ("/invocations", "predict"),
+        ("/v1/embeddings", "embeddings"),  # of which this model has none, which is said then
+    ],
+)
+async def test_beyond_capacity_a_refusal_comes_before_the_body_is_decoded(
+    path: str, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that costs as much as an answer leaves no capacity for answers."""
     made = gateway(journal=MemoryJournal(), timeout=10)
     assert made.service is not None
     monkeypatch.setattr(made.service.plane.pipeline.backlog, "seconds", lambda: 8.4)
     async with client(made) as http:
-        answer = await http.post(INFER, content=b"no JSON")
+        answer = await http.post(path, content=b"no JSON")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "4")
-        assert "found what waits to take about 8 s" in answer.json()["error"]
+        assert "found what waits to take about 8 s" in answer.text
         monkeypatch.setattr(made.service.plane.pipeline.backlog, "seconds", lambda: 5.0)
-        assert (await http.post(INFER, content=b"no JSON")).status_code == 400
-    assert made.service.plane.metrics.requests["infer", 503] == 1
+        wrong = 404 if verb == "embeddings" else 400
+        assert (await http.post(path, content=b"no JSON")).status_code == wrong
+    requests = made.service.plane.metrics.requests
+    assert (requests[verb, 503], requests[verb, wrong]) == (1, 1)
 
 
 async def test_an_id_is_made_and_returned(http: httpx.AsyncClient) -> None:

@@ -83,6 +83,22 @@ async def test_typed_and_raw_contents_agree(rpc: Client) -> None:
     assert [answer.parameters["prediction_id"].string_param for answer in (first, second)] == rpc.journal.ids
 
 
+async def test_beyond_capacity_a_call_is_refused_before_its_message_is_parsed(
+    rpc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = rpc.gateway.serving().plane
+    monkeypatch.setattr(data.pipeline.backlog, "seconds", lambda: 1e3)
+    garbage = rpc.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    with pytest.raises(grpc.aio.AioRpcError, match="overloaded, retry later") as refused:
+        await garbage(b"\xff" * 9, timeout=60)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert data.metrics.requests["infer", 503] == 1
+    assert (await rpc("ModelReady", name="credit")).ready
+    monkeypatch.setattr(data.pipeline.backlog, "seconds", lambda: 0.0)
+    with pytest.raises(grpc.aio.AioRpcError, match="bytes that are none"):
+        await garbage(b"\xff" * 9, timeout=60)
+
+
 async def test_an_answer_names_the_mitigation_that_was_trained_with(rpc: Client) -> None:
     plain = await rpc("ModelInfer", model_name="credit", inputs=typed())
     assert "mitigation" not in plain.parameters

@@ -122,7 +122,6 @@ class ChatGateway:
 
     async def _run(self, call: Conversation) -> Completed | Stream:
         pipeline = self.pipeline
-        pipeline.check_wait()
         await pipeline.admit_shared(call)
         try:
             await self._mask(call)

@@ -23,7 +23,7 @@ from governed_serving.hosting.logs import log
 from governed_serving.hosting.supervision import kept_running
 from governed_serving.server.app.fast_path import BodyRoom
 from governed_serving.server.app.service import Gateway
-from governed_serving.server.errors import InvalidRequest, NoRoom, NotFound, ServerError
+from governed_serving.server.errors import InvalidRequest, NoRoom, NotFound, Overloaded, ServerError
 from governed_serving.server.messages import InferResponse
 from governed_serving.server.promises import HEADER as PROMISE
 from governed_serving.server.promises import wants_promise
@@ -102,11 +102,14 @@ class RpcServer:
         logging.getLogger("asyncio").addFilter(_ends_no_server)
         guard = type("CallerInterceptor", (aio.ServerInterceptor,), {"intercept_service": self._guarded})
         guards = [guard()] if gateway.gate is not None else []
-        methods = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+        methods = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
         inference = {
             name: self._handler(getattr(self, f"_{_snake(name)}"), f"{name}Request", f"{name}Response")
             for name in methods
         }
+        inference["ModelInfer"] = self._handler(
+            self._model_infer, "ModelInferRequest", "ModelInferResponse", first=self._check_wait
+        )
         handlers = tuple(self._grpc.method_handlers_generic_handler(*service) for service in self._services(inference))
 
         def made() -> Message:
@@ -167,8 +170,14 @@ class RpcServer:
         await self._server.stop(grace)
 
     def _handler(
-        self, answer: Callable[[Message, Message], Awaitable[Message]], request: str, response: str
+        self,
+        answer: Callable[[Message, Message], Awaitable[Message]],
+        request: str,
+        response: str,
+        *,
+        first: Callable[[], None] = lambda: None,
     ) -> Message:
+        """``first`` is called before a message is parsed; what it raises ends the call."""
         parse = MESSAGES[request].FromString
 
         async def handle(_: AsyncIterator[bytes], context: Message) -> Message:
@@ -177,6 +186,7 @@ class RpcServer:
             try:
                 self._take(len(raw))
                 held = len(raw)
+                first()
                 return await answer(parse(raw), context)
             except NoRoom as error:
                 await context.abort(codes.RESOURCE_EXHAUSTED, str(error))
@@ -199,6 +209,16 @@ class RpcServer:
         try:
             self._room.take(size)
         except NoRoom as error:
+            self._count(error)
+            raise
+
+    def _check_wait(self) -> None:
+        """Raises Overloaded, counted."""
+        if (service := self._gateway.service) is None:
+            return
+        try:
+            service.plane.pipeline.check_wait()
+        except Overloaded as error:
             self._count(error)
             raise
 
