@@ -134,7 +134,10 @@ async def test_prefix_of_each_of_several_choices() -> None:
         ("```text\nprose\n```", {}, "put"),
         ("```python\nunclosed", {}, "put"),
         (f"Hello.\n\n{WORDS}", {}, "carried"),
-        (f"Hello. {WORDS}\n", {}, "carried"),
+        (f"Hello. \n {WORDS} \n", {}, "carried"),
+        (f"It would be a lie to say: {WORDS}", {}, "put"),
+        ("```essay\nprose\n```", {}, "put"),
+        ("```Python\nprint(1)\n```\n~~~sql\nselect 1\n~~~", {}, "code"),
         (f"{WORDS} is what I would say", {}, "put"),
         ("", {}, "empty"),
         (None, {}, "empty"),
@@ -238,6 +241,18 @@ async def test_a_stream_cut_at_every_boundary(rules: Labelling) -> None:
             assert len(finish) == 1
             if rules is RULES:
                 assert finish[0]["delta"] == {}
+
+
+@pytest.mark.parametrize("rest", [" is a lie.", "\u200b", "的说法不对。", "\rso"])
+async def test_a_sentence_that_only_begins_with_the_labels_words_is_labelled(rest: str) -> None:
+    """Whoever asks can have a model say them, to deny them."""
+    text = WORDS + rest
+    for cut in range(len(WORDS) - 1, len(text)):
+        world = streamed(delta(content=text[:cut]), delta(content=text[cut:]), delta("stop"), rules=PREFIX)
+        assert said(await events(world)) == f"{WORDS}\n\n{text}"
+        assert record(world)["choices"] == {"0": "put"}
+    body = json.loads((await whole(choice(text), rules=PREFIX).chat("hi")).body)
+    assert body["choices"][0]["message"]["content"] == f"{WORDS}\n\n{text}"
 
 
 @pytest.mark.parametrize("lead", ["", "\n"])
