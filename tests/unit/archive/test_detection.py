@@ -155,6 +155,92 @@ async def test_a_text_is_found_by_its_content_or_by_an_id_beside_it(shop: Shop, 
         assert (found.outcome, found.produce_id) == ("ours", id)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_other_systems_files_are_read(shop: Shop, encoding: str) -> None:
+    """Notepad writes a mark before UTF-8, PowerShell UTF-16, both carriage returns."""
+    _, body = await shop.answered("One.\nTwo.")
+    shop.shipped()
+    text = body["choices"][0]["message"]["content"].replace("\n", "\r\n")
+    assert shop.detected(text.encode(encoding)).outcome == "ours"
+    assert shop.detected(json.dumps(body).encode(encoding)).outcome == "ours"
+
+
+async def test_an_answer_whose_metadata_were_dropped_is_still_read_as_one(shop: Shop) -> None:
+    id, body = await shop.answered("Hello.")
+    shop.shipped()
+    del body["AIGC"]
+    for given in ("", id):
+        found = shop.detected(body, given)
+        assert (found.outcome, found.produce_id) == ("ours", id)
+
+
+async def test_one_of_several_choices_is_not_disowned(shop: Shop) -> None:
+    id, body = await shop.answered("one", "two")
+    shop.shipped()
+    found = shop.detected(body["choices"][1]["message"]["content"].encode(), id)
+    assert found.outcome == "unproved"
+    assert "2 choices together" in said(found, "content")
+
+
+def events(body: dict[str, Any], *more: str, metadata: bool = True) -> bytes:
+    """As a client saved them, a few characters at a time."""
+    lines = [": ping"]
+    for one in body["choices"]:
+        text = one["message"]["content"]
+        for at in range(0, len(text), 3):
+            chunk = {"choices": [{"index": one["index"], "delta": {"content": text[at : at + 3]}}]}
+            lines.append(f"data: {json.dumps(chunk)}")
+    lines += [f"data: {json.dumps({'choices': [], 'AIGC': body['AIGC']})}"] if metadata else []
+    return "\r\n\r\n".join([*lines, *more, ""]).encode()
+
+
+async def test_the_events_of_a_stream_are_its_content(shop: Shop) -> None:
+    id, body = await shop.answered("one", "two")
+    shop.shipped()
+    for data in (events(body, "data: [DONE]"), events(body), events(body, metadata=False)):
+        found = shop.detected(data)
+        assert (found.outcome, found.produce_id) == ("ours", id)
+
+
+async def test_a_stream_that_was_cut_is_not_disowned_and_one_that_was_changed_is(shop: Shop) -> None:
+    id, body = await shop.answered("Hello.")
+    shop.shipped()
+    body["choices"][0]["message"]["content"] = "Hel"
+    found = shop.detected(events(body, metadata=False), id)
+    assert found.outcome == "unproved"
+    assert "no end of the stream" in said(found, "content")
+    assert shop.detected(events(body, "data: [DONE]")).outcome == "refuted"
+
+
+async def test_a_text_that_only_looks_like_events_is_a_text(shop: Shop) -> None:
+    await shop.answered("data: is everywhere")
+    shop.shipped()
+    found = shop.detected(f"data: is everywhere\n\n{WORDS}".encode())
+    assert found.outcome == "ours"
+
+
+async def test_nothing_that_the_digest_is_not_of_is_proved(shop: Shop) -> None:
+    """Tool calls beside an empty content could be anybody's."""
+    id, body = await shop.answered("")
+    shop.shipped()
+    body["choices"][0]["message"]["tool_calls"] = [{"function": {"name": "pay", "arguments": "{}"}}]
+    for given, content in ((id, body), ("", {"choices": body["choices"]})):
+        found = shop.detected(content, given)
+        assert found.outcome == "unproved"
+        assert said(found, "beside").startswith("tool_calls: ")
+
+
+async def test_an_id_newer_than_the_ledger_is_not_disowned(shop: Shop) -> None:
+    """Records come seconds after their answers, and an export grows old."""
+    id, body = await shop.answered("Hello.")
+    shop.shipped()
+    later = f"{int(id.replace('-', '')[:12], 16) + 5000:012x}"
+    body["AIGC"]["ProduceID"] = f"{later[:8]}-{later[8:]}{id[13:]}"
+    found = shop.detected(body)
+    assert (found.outcome, found.entry) == ("unproved", None)
+    assert said(found, "record").startswith("none yet")
+
+
 async def test_a_text_that_was_changed_is_not_found_and_not_disowned(shop: Shop) -> None:
     _, body = await shop.answered("Hello.")
     shop.shipped()
@@ -187,7 +273,7 @@ async def test_a_ledger_that_does_not_verify_shows_nothing(shop: Shop) -> None:
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"\xff\xfe", "expected text"), (b"x" * (MOST_BYTES + 1), "expected at most 8 MiB")],
+    [(b"\xff\xfea", "expected text"), (b"Caf\xe9", "UTF-8"), (b"x" * (MOST_BYTES + 1), "expected at most 8 MiB")],
 )
 def test_what_is_no_text_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
