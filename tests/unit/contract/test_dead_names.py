@@ -40,7 +40,6 @@ CALLED_FROM_OUTSIDE = {
             "_model_ready",
             "_server_metadata",
             "_model_metadata",
-            "_model_infer",
         )
     },
     **{
