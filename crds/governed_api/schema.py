@@ -292,9 +292,8 @@ def _policy(description: str, spec: type[PolicySpec]) -> Schema:
 
 
 def crd_documents() -> list[Schema]:
-    """All CRDs that a cluster is given. Policies aren't among them until the operator enforces them: a cluster that
-    took one which nobody heeds would show a floor that isn't there."""
-    return [model_crd(), report_crd(), consumer_crd()]
+    """All CRDs that a cluster is given."""
+    return [model_crd(), report_crd(), consumer_crd(), policy_crd(), cluster_policy_crd()]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -30,6 +30,7 @@ from operator_bed import (
 )
 
 from governed_api.names import FIELD_MANAGER
+from governed_api.schema import crd_documents
 from governed_operator.kube.cluster import Cluster as OperatorCluster
 from governed_operator.kube.cluster import WatchTimes
 from governed_operator.kube.kinds import SECRET
@@ -49,7 +50,7 @@ from support.waiting import comes_to_rest, eventually
 CHART = ROOT / "charts" / "governed-models"
 RELEASE, NAME = "governed", "governed-governed-models"
 ACCOUNT = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}"
-CRDS = tuple(f"{n}.governedmodels.io" for n in ("governedmodels", "governancereports", "modelconsumers"))
+CRDS = tuple(document["metadata"]["name"] for document in crd_documents())
 
 
 @pytest.fixture(scope="module")

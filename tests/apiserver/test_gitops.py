@@ -18,8 +18,7 @@ from operator_bed import (
     write_report,
 )
 
-from governed_api.names import FIELD_MANAGER
-from governed_api.schema import crd_documents
+from governed_api.names import CLUSTER_POLICY_KIND, CONSUMER_KIND, FIELD_MANAGER, KIND
 from support.cluster_access import Cluster
 from support.consumer_manifests import consumer
 from support.gitops import argo_health, authored, await_reading, drift, kstatus, reading
@@ -137,15 +136,30 @@ def test_health_script_survives_what_it_has_never_seen(tmp_path: Path) -> None:
 
 
 def manifests() -> list[dict[str, Any]]:
-    """The samples of kinds that a cluster is given alone, and some of the tests' own."""
-    known = {definition["spec"]["names"]["kind"] for definition in crd_documents()}
-    samples = [list(yaml.safe_load_all(path.read_text())) for path in SAMPLES]
-    given = [sample for sample in samples if known.issuperset(document["kind"] for document in sample)]
-    return [*itertools.chain(*given), consumer(), valid(), trained(), imported()]
+    """The samples, and some of the tests' own."""
+    samples = [yaml.safe_load_all(path.read_text()) for path in SAMPLES]
+    return [*itertools.chain(*samples), consumer(), valid(), trained(), imported()]
+
+
+def placed(manifest: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """A manifest for the namespace of a test. A policy of the whole cluster gets a name of the test's own, and is about
+    no model: those of other tests must roll out."""
+    if manifest["kind"] == CLUSTER_POLICY_KIND:
+        nobody = {"matchLabels": {"test": namespace}}
+        name = f"{manifest['metadata']['name']}-{namespace}"
+        return manifest | {"metadata": {"name": name}, "spec": manifest["spec"] | {"selector": nobody}}
+    metadata = {key: value for key, value in manifest["metadata"].items() if key != "namespace"}
+    return manifest | {"metadata": metadata}
+
+
+TOLD = frozenset({KIND, CONSUMER_KIND})
+"""Kinds whose status the operator writes."""
 
 
 def settle(cluster: Cluster, kind: str, name: str) -> None:
     """Until the operator has said what it has to say of an object's present generation."""
+    if kind not in TOLD:
+        return
 
     def settled(found: dict[str, Any]) -> bool:
         return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
@@ -163,7 +177,7 @@ APPLIES: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("how", APPLIES)
 def test_git_and_cluster_agree_after_the_operator_has_worked(namespace: Cluster, how: str) -> None:
     arguments = APPLIES[how]
-    for manifest in manifests():
+    for manifest in (placed(m, namespace.namespace) for m in manifests()):
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         namespace.apply(manifest, *arguments)
         settle(namespace, kind, name)
@@ -173,13 +187,15 @@ def test_git_and_cluster_agree_after_the_operator_has_worked(namespace: Cluster,
         namespace.apply(manifest, *arguments)  # server-side without force: a conflict would fail here
         assert authored(namespace, kind, name) == before
         assert owned(namespace, kind, name) == [], "the operator owns nothing but status"
+        if kind == CLUSTER_POLICY_KIND:
+            namespace.kubectl("delete", kind, name)
 
 
 def owned(cluster: Cluster, kind: str, name: str) -> list[dict[str, Any]]:
     """What of an object of the user's the operator owns besides its status."""
     found = json.loads(cluster.kubectl("get", kind, name, "-o", "json", "--show-managed-fields"))
     ours = [m for m in found["metadata"]["managedFields"] if m["manager"] == FIELD_MANAGER]
-    assert ours, "the operator has written the status"
+    assert bool(ours) == (kind in TOLD), "the operator has written the status"
     return [m["fieldsV1"] for m in ours if m.get("subresource") != "status" or set(m["fieldsV1"]) != {"f:status"}]
 
 

@@ -16,6 +16,7 @@ import httpx
 
 from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
+from governed_api.schema import crd_documents
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster
 from support.governed import condition as condition
@@ -111,7 +112,7 @@ def operator_of_the_bed(bed: ApiServerBed) -> AnsweringOperator:
 
 
 def install_crds(cluster: Cluster) -> None:
-    for name in ("governedmodels", "governancereports", "modelconsumers"):
+    for name in (document["spec"]["names"]["plural"] for document in crd_documents()):
         cluster.kubectl("apply", "-f", str(CRDS / f"{name}.yaml"))
         cluster.kubectl(
             "wait", "--for=condition=Established", f"crd/{name}.governedmodels.io", "--timeout=90s", timeout=100
