@@ -600,6 +600,23 @@ def test_a_ledger_that_may_be_behind_acknowledges_from_the_volume(place: Site, t
     copied(place, tmp_path / "a", body)
 
 
+async def test_who_asks_after_the_last_round_is_told_at_once(place: Site) -> None:
+    """A round that nobody asked for may be the one that finds it, before who appended asks."""
+    filled(place, 3)
+    with closing(place.archive()) as archive:
+        mirror = place.mirror(archive)
+        made = Copying(archive, mirror, 0.01)
+        mirror.round()
+        found = newest(place.volume)
+        assert found is not None
+        theirs = msgspec.structs.replace(found, number=found.number + 1, writer="other-pod")
+        place.volume.put_in(manifest.manifest_name(theirs.number), msgspec.json.encode(theirs))
+        archive.appender.submit(batch(3, 3)).result(20)
+        await asyncio.wait_for(made.run(), 60)
+        with pytest.raises(Busy, match="not in object storage yet: .* another archive made manifest"):
+            await made.stored()
+
+
 def test_an_archive_that_another_one_replaced_takes_nothing(place: Site, tmp_path: Path) -> None:
     def body(bed: Bed, made: Copying) -> None:
         with bed.client() as client:

@@ -28,6 +28,8 @@ class Copying:
         """Why what was appended last isn't there yet; "": nothing holds it up."""
         self._archive, self._mirror, self._pace = archive, mirror, pace
         self._asked = self._done = 0
+        self._over = False
+        """No round comes any more."""
         self._wake, self._turn = asyncio.Event(), asyncio.Condition()
         self._since = time.monotonic()
         if self.waits:
@@ -58,7 +60,8 @@ class Copying:
         try:
             async with asyncio.timeout(_PATIENCE), self._turn:
                 while self._done < ticket:
-                    await self._turn.wait()
+                    if not self._over:
+                        await self._turn.wait()
                     if self.problem and self._done < ticket:
                         raise Busy(f"it is on the volume, not in object storage yet: {self.problem}")
         except TimeoutError:
@@ -74,6 +77,7 @@ class Copying:
             pause = await self._round()
             async with self._turn:
                 self._done = self._done if self.problem else ticket
+                self._over = pause is None
                 self._turn.notify_all()
             if pause is None:
                 return
