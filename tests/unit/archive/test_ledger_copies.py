@@ -613,7 +613,7 @@ async def test_who_asks_after_the_last_round_is_told_at_once(place: Site) -> Non
         place.volume.put_in(manifest.manifest_name(theirs.number), msgspec.json.encode(theirs))
         archive.appender.submit(batch(3, 3)).result(20)
         await asyncio.wait_for(made.run(), 60)
-        with pytest.raises(Busy, match="not in object storage yet: .* another archive made manifest"):
+        with pytest.raises(Busy, match=r"not in object storage yet: .* another archive made manifest"):
             await made.stored()
 
 
