@@ -105,7 +105,7 @@ def create(
     """Make a consumer and its key, which is printed once and alone: KEY=$(governed consumer create NAME …)."""
     from governed_operator.local.consumer_files import StoreError, checked
     from governed_operator.local.consumer_keys import consumer_document
-    from governed_operator.local.rendering import to_yaml
+    from governed_operator.local.yaml_writing import to_yaml
 
     named = _words(models)
     chosen: dict[str, Json] = {}

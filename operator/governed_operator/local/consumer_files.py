@@ -9,8 +9,8 @@ from governed_api.names import CONSUMER_KIND
 from governed_api.validation import validate
 from governed_operator.local.consumer_keys import Document
 from governed_operator.local.manifest_file import ManifestError, documents
-from governed_operator.local.rendering import to_yaml
 from governed_operator.local.workdir import replace_content
+from governed_operator.local.yaml_writing import to_yaml
 
 __all__ = ["ConsumerFile", "ConsumerFolder", "StoreError", "checked"]
 

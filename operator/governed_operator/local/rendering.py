@@ -1,14 +1,11 @@
 """Objects as YAML, in the order of application."""
 
-import re
-
-import yaml
-
 from governed_api.callers import document_of
 from governed_api.resolved import ResolvedModel
-from governed_operator.desired import Manifest, Subject, archive_objects, model_objects
+from governed_operator.desired import Subject, archive_objects, model_objects
 from governed_operator.desired.callers import callers_config
 from governed_operator.desired.decision import Decision, Revision
+from governed_operator.local.yaml_writing import to_yaml
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.callers import NOBODY, Compiled
 from governed_operator.settings import Capabilities, OperatorSettings
@@ -18,27 +15,6 @@ UNKNOWN = "sha256:unknown"
 
 UNSEALED = b"0" * 64 + b"\n"
 """Stands for the tag of a document of callers."""
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
-        return True
-
-
-# What kubectl's reader takes for a number or a boolean and PyYAML's writer doesn't: a label of hexadecimal digits such
-# as 3591085e15 must be quoted, too (go.yaml.in/yaml/v2, resolve.go).
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
-    list("-+.0123456789"),
-)
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7_]+$"), list("-+0"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
-
-
-def to_yaml(manifests: list[Manifest]) -> str:
-    """A stream of documents; equal objects give equal bytes."""
-    return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True, explicit_start=True)
 
 
 def render(

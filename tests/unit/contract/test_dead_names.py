@@ -8,13 +8,13 @@ import pytest
 from support.dead_names import dead
 
 ROOT = Path(__file__).parents[3]
-PRODUCT = ("crds/governed_api", "operator/governed_operator", "serving_image/governed_serving")
+PRODUCT = ("crds/governed_api", "operator/governed", "operator/governed_operator", "serving_image/governed_serving")
 
 CALLED_FROM_OUTSIDE = {
     "operator/governed_operator/cli/__init__.py::plugin": "kubectl, by the program kubectl-governed",
     "crds/governed_api/schema.py::_Dumper.ignore_aliases": "yaml.Dumper",
     "operator/governed_operator/local/plain_console.py::_Escaping.process_renderables": "rich.console.RenderHook",
-    "operator/governed_operator/local/rendering.py::_Dumper.ignore_aliases": "yaml.Dumper",
+    "operator/governed_operator/local/yaml_writing.py::_Dumper.ignore_aliases": "yaml.Dumper",
     "operator/governed_operator/loop/kopf_storage.py::NoProgress.purge": "kopf.ProgressStorage",
     "serving_image/governed_serving/explainer/engines/alibi_worker.py::_Masking.set_text": "alibi.AnchorText",
     "serving_image/governed_serving/explainer/engines/captum_worker.py::Network.forward": "torch.nn.Module",

@@ -31,7 +31,7 @@ ONE_COMMAND = "    python3 -m venv .venv && "
 ROOMS = [
     f"{folder}/README.md"
     for folder in (
-        "crds", "crds/governed_api", "crds/samples", "operator", "operator/governed_operator",
+        "crds", "crds/governed_api", "crds/samples", "operator", "operator/governed", "operator/governed_operator",
         *(f"operator/governed_operator/{room}" for room in ("cli", "console", "desired", "kube", "local", "loop", "policy", "watch")),  # noqa: E501
         "serving_image", "serving_image/governed_serving",
         *(

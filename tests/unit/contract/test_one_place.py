@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import governed
 import governed_api
 import governed_operator
 import governed_serving
@@ -21,6 +22,7 @@ from governed_operator.desired.pod import source_volume
 from governed_serving.sources import fetching
 
 API, OPERATOR, SERVING = (Path(str(p.__file__)).parent for p in (governed_api, governed_operator, governed_serving))
+PACKAGES = (API, OPERATOR, SERVING, Path(str(governed.__file__)).parent)
 TESTS = Path(__file__).parents[2]
 
 
@@ -47,7 +49,7 @@ def test_every_scheme_of_a_volume_is_mounted_by_the_pod_that_reads_it() -> None:
 
 def test_no_derived_name_is_put_together_by_hand() -> None:
     derived = {"-kek", "-keys", "-token", "-predictor", "-pods", "-compute", "-data", "-0"}
-    files = [p for room in (API, OPERATOR, SERVING) for p in room.rglob("*.py") if p.name != "object_names.py"]
+    files = [p for room in PACKAGES for p in room.rglob("*.py") if p.name != "object_names.py"]
     found = {str(p): tails for p in files if (tails := formatted_tails(p) & derived)}
     assert found == {}
 
@@ -94,7 +96,7 @@ def numbers_and_texts(path: Path) -> Iterator[str]:
 
 def test_a_port_is_written_in_the_contract_alone() -> None:
     known = re.compile(rf"\b({'|'.join(map(str, (*PORTS, OPERATOR_PORT)))})\b")
-    files = [p for room in (API, OPERATOR, SERVING) for p in room.rglob("*.py") if p != API / "runtime.py"]
+    files = [p for room in PACKAGES for p in room.rglob("*.py") if p != API / "runtime.py"]
     found = {str(p): texts for p in files if (texts := [t for t in numbers_and_texts(p) if known.search(t)])}
     assert found == {}
     chart = API.parents[1] / "charts/governed-models/templates"
@@ -103,7 +105,7 @@ def test_a_port_is_written_in_the_contract_alone() -> None:
 
 
 def test_a_storage_scheme_is_written_in_the_contract_alone() -> None:
-    files = [p for room in (API, OPERATOR, SERVING) for p in room.rglob("*.py") if p != API / "storage.py"]
+    files = [p for room in PACKAGES for p in room.rglob("*.py") if p != API / "storage.py"]
     begun = [f'"{scheme.prefix}"' for scheme in SCHEMES]
     assert {str(p) for p in files if any(text in p.read_text() for text in begun)} == set()
 
@@ -150,7 +152,7 @@ def test_no_code_draws_from_the_generator_that_everyone_shares() -> None:
         of_module = (n for n in attributes if isinstance(n.value, ast.Name) and n.value.id == "random")
         return {node.attr for node in of_module} - {"Random", "SystemRandom"}
 
-    files = [path for room in (API, OPERATOR, SERVING) for path in room.rglob("*.py")]
+    files = [path for room in PACKAGES for path in room.rglob("*.py")]
     assert {str(path): drawn for path in files if (drawn := shared(path))} == {}
 
 

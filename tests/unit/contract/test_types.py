@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("crds/governed_api", "operator/governed_operator", "serving_image/governed_serving")
+PACKAGES = ("crds/governed_api", "operator/governed", "operator/governed_operator", "serving_image/governed_serving")
 DICT = "dict[str, Any]"
 
 CEILINGS: dict[str, tuple[int, int]] = {

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from governed_operator.local.rendering import to_yaml
+from governed_operator.local.yaml_writing import to_yaml
 
 READ_AS_OTHERS = ["3591085e15", "1e5", "1E+9", "-2e-3", "1.5e3", "12.", ".5", "0o17", "1234567890", "0x1f", "1_000",
                   "y", "N", "yes", "off", "true", "null", "~", "2026-11-28", ".inf", "0b1", "017"]  # fmt: skip
