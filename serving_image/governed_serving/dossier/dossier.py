@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -24,6 +23,7 @@ from governed_serving.archive.verify.verification import Proof, Verification, ve
 from governed_serving.artefact import ArtefactError, unpack
 from governed_serving.crypto import CryptoError, Kek, KeyInfo, Keyring
 from governed_serving.decoding import decode_json, decode_with
+from governed_serving.dossier.distinct import Distinct
 from governed_serving.dossier.documents import (
     Documents,
     DriftAlarm,
@@ -87,8 +87,8 @@ class LedgerView:
     dropped: dict[str, int] = field(default_factory=dict)
     """Type → entries that ``entries`` no longer holds."""
     predicted: tuple[int, LedgerEntry] | None = None
-    explained_ids: set[bytes] = field(default_factory=set)
-    """Digests of the ids that explanations are of: a request may have several."""
+    explained_ids: Distinct = field(default_factory=Distinct)
+    """Ids that explanations are of: a request may have several."""
     recent: dict[str, deque[tuple[int, LedgerEntry]]] = field(default_factory=dict)
     """Type → its newest entries."""
     dataset: DatasetManifest | None = None
@@ -335,7 +335,7 @@ def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
             del kept[0]
             view.dropped[entry.type] = view.dropped.get(entry.type, 0) + 1
     elif entry.type == "explanation":
-        view.explained_ids.add(blake2b(entry.id.encode(), digest_size=8).digest())
+        view.explained_ids.add(entry.id)
         view.explained = (index, entry)
         view.explained_of.pop(entry.revision, None)
         view.explained_of[entry.revision] = view.explained
