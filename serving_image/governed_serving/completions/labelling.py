@@ -87,6 +87,11 @@ class _Choice:
     """The label is behind the content."""
     finished: bool = False
 
+    @property
+    def known(self) -> Outcome:
+        """Its outcome as far as it has come: what begins as JSON may be anything."""
+        return "unfinished" if self.outcome == "json" and not self.finished else self.outcome
+
 
 class AnswerLabel:
     """Labels one answer, which has the identity ``id`` in the journal. ``choices``: how many are asked for;
@@ -114,7 +119,7 @@ class AnswerLabel:
         return LabelRecord(
             explicit,
             content_digest(self._words) if said else "",
-            {str(number): one.outcome for number, one in sorted(self._choices.items())} if said else {},
+            {str(number): one.known for number, one in sorted(self._choices.items())} if said else {},
             self._rules.implicit,
             self._told,
         )

@@ -361,6 +361,15 @@ async def test_a_client_that_leaves_is_recorded_without_label() -> None:
     assert record(world)["choices"] == {"0": "unfinished"}
 
 
+async def test_what_began_as_json_and_was_cut_is_not_recorded_as_json() -> None:
+    """Whoever leaves before the end has read prose without a label."""
+    pieces = [delta(content="{ prose that"), b'data: {"error": {"message": "gone"}}\n\n']
+    world = streamed(*pieces, rules=PREFIX, answers=False)
+    assert said(await events(world, response_format={"type": "json_object"})) == "{ prose that"
+    await until(lambda: len(world.journal.frames) == 2)
+    assert record(world)["choices"] == {"0": "unfinished"}
+
+
 async def test_completions_and_lists_of_prompts() -> None:
     answer = {"object": "text_completion", "choices": [{"index": k, "text": t} for k, t in enumerate("ab")]}
     world = World(lambda _: httpx.Response(200, json=answer), labelling=RULES)
