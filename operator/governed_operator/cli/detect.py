@@ -46,7 +46,8 @@ def command(
 ) -> None:
     """Say whether FILE is an answer of ours: what it says of itself, and what the ledger shows of that.
 
-    Exit status: 0 proved to be ours, 1 refuted (or the ledger isn't what was signed), 3 not provable, 2 wrong usage.
+    Exit status: 0 proved to be ours, 1 refuted (or the ledger isn't what was signed), 3 not provable, 2 nothing could
+    be compared: wrong usage, no such file, ledger or key.
     """
     from governed_operator.local.workdir import Workdir
 
@@ -63,7 +64,7 @@ def command(
     words += ["--json"] if as_json else []
     program = module("governed_serving.archive", "detect", *words, "--", place, file)
     if program is None:
-        fail("the serving side isn't installed: pip install 'governed-models[serving]'")
+        fail("the serving side isn't installed: pip install 'governed-models[serving]'", 2)
     raise typer.Exit(subprocess.run([sys.executable, *program], check=False, env=environment).returncode)
 
 

@@ -332,21 +332,29 @@ def _print(inspection: "Inspection", options: argparse.Namespace, asked: "Asked"
 
 
 def _detect(options: argparse.Namespace) -> int:
-    """Exit status: 0 proved to be ours, 1 refuted or the ledger isn't what was signed, 3 not provable either way."""
-    from governed_serving.archive.verify.detection import MOST_BYTES, detect, read_content
+    """Exit status: 0 proved to be ours, 1 refuted or the ledger isn't what was signed, 3 not provable either way, 2
+    nothing could be held against anything: no such file, ledger or key."""
+    from governed_serving.archive.errors import Unreachable
+    from governed_serving.archive.verify.detection import MOST_BYTES, AnotherKey, detect, read_content
     from governed_serving.archive.verify.opening import open_source
     from governed_serving.crypto import load_kek
 
-    if options.content == "-":
-        data = sys.stdin.buffer.read(MOST_BYTES + 1)
-    else:
-        with Path(options.content).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    content = read_content(data, options.id)
-    key = load_kek(options.model_key) if options.model_key else None
-    source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
+    try:
+        if options.content == "-":
+            data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with Path(options.content).open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        content = read_content(data, options.id)
+        key = load_kek(options.model_key) if options.model_key else None
+        source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
+    except expected_errors() as error:
+        return 2 * fail(options.verb, error)
     with closing(source):
-        found = detect(content, source, vkey=vkey, model_key=key)
+        try:
+            found = detect(content, source, vkey=vkey, model_key=key)
+        except (OSError, Unreachable, AnotherKey) as error:
+            return 2 * fail(options.verb, error)
     if options.json:
         told = msgspec.to_builtins(found) | {"lines": [{"about": a, "found": words} for a, words in found.lines]}
         sys.stdout.write(printable(msgspec.json.format(msgspec.json.encode(told), indent=1).decode(), keep="\n") + "\n")

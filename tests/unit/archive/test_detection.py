@@ -316,6 +316,15 @@ async def test_the_command(shop: Shop, tmp_path: Path, capsys: Any, monkeypatch:
     assert capsys.readouterr().out.endswith("proved: ours\n")
     assert main(given) == 3
     assert capsys.readouterr().out.endswith("not proved\n")
+    (tmp_path / "utf-7").write_bytes(b"\xe9")
+    other = [*given[:-1], "--model-key", str(tmp_path / "kek"), given[-1]]
+    for odd in (
+        [*given[:-1], str(tmp_path / "none")], [*given[:-1], str(tmp_path)], [*given[:-1], str(tmp_path / "utf-7")],
+        ["detect", str(tmp_path / "none"), given[-1]], ["detect", "http://127.0.0.1:1", given[-1]],
+        [*given, "--id", "another"], [*given, "--model-key", str(tmp_path / "none")], other,
+    ):  # fmt: skip
+        assert main(odd) == 2, odd  # what can't be compared isn't refuted
+        assert capsys.readouterr().err.startswith("detect: ")
     body["choices"][0]["message"]["content"] += "!"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(body).encode())))
     assert main([*given[:-1], "-", "--json", "--model-key", str(tmp_path / "model")]) == 1

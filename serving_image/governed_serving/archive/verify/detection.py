@@ -33,7 +33,7 @@ from governed_serving.decoding import decode_json, decode_with
 from governed_serving.journal import JournalError, open_chunk, strings
 from governed_serving.records import LedgerEntry, PredictionFrame
 
-__all__ = ["MOST_BYTES", "Content", "Detection", "detect", "read_content"]
+__all__ = ["MOST_BYTES", "AnotherKey", "Content", "Detection", "detect", "read_content"]
 
 MOST_BYTES = 8 << 20
 """Of a content that is looked for."""
@@ -49,6 +49,10 @@ _SHOWN = 128
 _decoder = msgspec.json.Decoder(LedgerEntry)
 
 Outcome = Literal["ours", "refuted", "unproved"]
+
+
+class AnotherKey(ArchiveError):
+    """The key given is none of the model whose record is to be opened."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +246,7 @@ def _record(source: LogSource, entry: LedgerEntry, log: Verification, key: Kek |
         return None
     cipher = _cipher(source, key, entry.model)
     if cipher is None:
-        raise ArchiveError(f"--model-key: expected the key of {entry.model}, found another, or the key was destroyed")
+        raise AnotherKey(f"--model-key: expected the key of {entry.model}, found another, or the key was destroyed")
     best = None
     for proof in log.proofs:
         proved = decode_json(bytes(proof.entry), type=LedgerEntry)
