@@ -1,8 +1,10 @@
 """`governed console`: a read-only web page about the models that were run here, or those of a namespace."""
 
 import asyncio
+import errno
 import signal
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,9 +51,13 @@ def command(
     cluster = in_cluster("models", namespace, context)
     upstream = LocalUpstream(below) if cluster is None else ClusterUpstream(namespace, context)
     try:
-        asyncio.run(_serve(Console(upstream, report=_told), host, port, browse=browse))
+        ended = asyncio.run(_serve(Console(upstream, report=_told), host.strip("[]"), port, browse=browse))
     except OSError as error:
-        fail(f"{host}:{port}: {error.strerror or error}: choose another --port (0: a free one)")
+        ports = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "choose another --port (0: a free one)" if ports else "expected an address of this machine as --host"
+        fail(f"{host}:{port}: {error.strerror or error}: {remedy}")
+    if ended == signal.SIGINT:
+        raise typer.Exit(130)
 
 
 def _told(line: str) -> None:
@@ -60,17 +66,32 @@ def _told(line: str) -> None:
     print(printable(line), file=sys.stderr)
 
 
-async def _serve(console: "Console", host: str, port: int, *, browse: bool) -> None:
+async def _serve(console: "Console", host: str, port: int, *, browse: bool) -> int:
+    """Until a signal, which is returned. Raises OSError."""
     from governed_operator.console.server import Server
 
-    server, done = Server(console, host), asyncio.Event()
+    server = Server(console, host)
     bound = await server.start(port)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def end(number: int) -> None:
+        if not ended.done():
+            ended.set_result(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, done.set)
+        loop.add_signal_handler(number, end, number)
     url = f"http://{f'[{host}]' if ':' in host else host}:{bound}/"
     print(f"{url}  (read-only; no authentication: whoever reaches this port sees it)", flush=True)
-    if browse:
-        await asyncio.to_thread(webbrowser.open, url)
-    await done.wait()
-    await server.stop()
-    console.stop()
+    if browse:  # a browser in a terminal returns when it is left
+        threading.Thread(target=_opened, args=(url,), daemon=True).start()
+    try:
+        return await ended
+    finally:
+        await server.stop()
+        console.stop()
+
+
+def _opened(url: str) -> None:
+    if not webbrowser.open(url):
+        _told("no browser could be opened: open the address yourself")

@@ -4,7 +4,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -58,11 +59,12 @@ class LocalUpstream:
     """Runs whose work directories lie below a folder; a key is a directory's name."""
 
     def __init__(self, below: Path):
-        self._below = below
+        self._below, self._recomputing = below, Recomputing()
+        self.stop = self._recomputing.stop
 
     def models(self) -> Sequence[tuple[str, Summary]]:
         with _said("governed list"):
-            return [(workdir.root.name, summary(workdir)) for workdir in local_models(self._below)]
+            return [(_key(workdir), summary(workdir)) for workdir in local_models(self._below)]
 
     def overview(self, key: str) -> Overview:
         with _said(f"governed status {key}"):
@@ -76,10 +78,10 @@ class LocalUpstream:
             return self._asked(key, ModelClient.contests)
 
     def facts(self, key: str, id: str) -> bytes:
-        workdir = self._workdir(key)
-        with _said(f"governed verify {workdir.root}"):
+        with _said(f"governed verify --workdir {self._below / key}"):
+            workdir = self._workdir(key)
             name = local_overview(workdir).summary.name
-            return _facts(name, id, workdir=workdir.root, cluster=None)
+            return _facts(self._recomputing, name, id, workdir=workdir.root, cluster=None)
 
     def _asked(self, key: str, ask: Callable[[ModelClient], T]) -> T:
         workdir = self._workdir(key)
@@ -90,14 +92,20 @@ class LocalUpstream:
             return ask(client)
 
     def _workdir(self, key: str) -> Workdir:
-        return Workdir(self._below / key)
+        return next((one for one in local_models(self._below) if _key(one) == key), Workdir(self._below / key))
+
+
+def _key(workdir: Workdir) -> str:
+    """The folder's name, as far as it can be written in an address."""
+    return workdir.root.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 class ClusterUpstream:
     """A namespace of a cluster, with the rights of the kubeconfig."""
 
     def __init__(self, namespace: str | None, context: str | None):
-        self._namespace, self._context = namespace, context
+        self._namespace, self._context, self._recomputing = namespace, context, Recomputing()
+        self.stop = self._recomputing.stop
 
     def models(self) -> Sequence[tuple[str, Summary]]:
         with _said("kubectl get gmodel"):
@@ -119,7 +127,7 @@ class ClusterUpstream:
 
     def facts(self, key: str, id: str) -> bytes:
         with _said(f"governed verify {key} --namespace NAMESPACE"):
-            return _facts(key, id, workdir=None, cluster=self._model(key))
+            return _facts(self._recomputing, key, id, workdir=None, cluster=self._model(key))
 
     def _asked(self, key: str, ask: Callable[[ModelClient], T]) -> T:
         with auditor_client(None, key, Credentials(None, None), self._model(key), timeout=PATIENCE) as client:
@@ -139,7 +147,9 @@ def _verdict(overview: Overview, live: Callable[[], dict[str, Json]]) -> BiasVer
         return BiasVerdict.model_validate(told.model_dump(by_alias=True, exclude_unset=True)) if told else None
 
 
-def _facts(name: str, id: str, *, workdir: Path | None, cluster: ClusterModel | None) -> bytes:
+def _facts(
+    recomputing: "Recomputing", name: str, id: str, *, workdir: Path | None, cluster: ClusterModel | None
+) -> bytes:
     """Raises LocalError, ClusterError."""
     program = module("governed_serving.dossier", "facts")
     if program is None:
@@ -150,12 +160,48 @@ def _facts(name: str, id: str, *, workdir: Path | None, cluster: ClusterModel | 
         with gathered(name, _NOTHING, None, Path(folder), workdir=workdir, cluster=cluster) as (told, environment):
             command = [*_behind(), sys.executable, *program, *words, *told]
             try:
-                done = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=RECOMPUTING)
+                status, said = recomputing.run(command, environment)
             except subprocess.TimeoutExpired:
                 raise LocalError(f"the ledger of {name} wasn't recomputed within {RECOMPUTING:g} s") from None
-        if done.returncode != 0:
-            raise LocalError(_reason(done.stderr, done.returncode))
+        if status != 0:
+            raise LocalError(_reason(said, status))
         return target.read_bytes()
+
+
+class Recomputing:
+    """The process that recomputes a ledger: one at a time. It ends with the console, not by the terminal's Ctrl-C,
+    of which it would tell in a traceback."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bytes]:
+        """(exit status, what it said). Raises subprocess.TimeoutExpired, LocalError."""
+        with self._lock:
+            if self._stopped:
+                raise LocalError("the console is being stopped")
+            pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+            process = self._process = subprocess.Popen(
+                command, env=environment, stdin=nowhere, stdout=nowhere, stderr=pipe, start_new_session=True
+            )
+        with process:
+            try:
+                _, said = process.communicate(timeout=RECOMPUTING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            if self._stopped:
+                raise LocalError("the console is being stopped")
+            return process.returncode, said
+
+    def stop(self) -> None:
+        """For good."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
 
 
 def _behind() -> list[str]:

@@ -13,6 +13,8 @@ __all__ = ["LIMIT", "away_note", "clean", "document", "link", "reading_note", "s
 
 LIMIT = 200 << 10
 """Bytes of a page."""
+MOST_ROWS = 120
+"""Of a table."""
 CUT = 600
 """Characters of a text of others."""
 _PAGES = (("models", ()), ("decisions", ("decisions",)), ("ledger", ("ledger",)), ("clauses", ("clauses",)))
@@ -50,10 +52,14 @@ def section(title: str, *children: object) -> Safe:
     return tag("section", tag("h2", title), *children)
 
 
-def wide_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[int]) -> Safe:
-    """A table that scrolls by itself where the window is narrow, by keyboard as well."""
-    inner = table(headings, rows, caption, numeric)
-    return tag("div", inner, role="region", aria_label=caption, tabindex="0", class_="scroll")
+def wide_table(
+    words: Words, caption: str, headings: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[int] = ()
+) -> Safe:
+    """A table that scrolls by itself where the window is narrow, by keyboard as well; of too many rows it says so."""
+    inner = table(headings, rows[:MOST_ROWS], caption, numeric)
+    shown = tag("div", inner, role="region", aria_label=caption, tabindex="0", class_="scroll")
+    left = len(rows) - MOST_ROWS
+    return shown if left <= 0 else text([shown, tag("p", words("more rows", more=f"{left:,}"), class_="small")])
 
 
 def document(words: Words, title: str, here: str, *children: object, plain: bool = False) -> bytes:
@@ -88,5 +94,8 @@ def _contents(words: Words, here: str) -> Safe:
 
 def _languages(words: Words) -> Safe:
     names = {"en": "English", "zh": "中文"}
-    entries = [tag("li", tag("a", names[one], href=f"?lang={one}", lang=one)) for one in LANGUAGES]
+    kept = {"model": words.model} if words.model else {}
+    entries = [
+        tag("li", tag("a", names[one], href=f"?{urlencode(kept | {'lang': one})}", lang=one)) for one in LANGUAGES
+    ]
     return tag("nav", tag("ol", entries), aria_label=words("language"))

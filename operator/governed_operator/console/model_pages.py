@@ -15,8 +15,6 @@ from governed_operator.local.overview import Overview
 
 __all__ = ["Shown", "archive_problems", "model_page", "models_page", "verdict_pill"]
 
-MOST_ROWS = 120
-"""Of a table."""
 _KINDS = {"Pass": "good", "pass": "good", "Fail": "bad", "fail": "bad", "Unknown": "warn", "no evidence": "warn"}
 
 
@@ -44,7 +42,7 @@ def models_page(words: Words, models: Sequence[Shown]) -> list[Safe]:
         if isinstance(shown.overview, Overview)
         for what in _waiting(words, shown.overview)
     ]
-    cards = [_card(words, shown) for shown in models[:MOST_ROWS]]
+    cards = [_card(words, shown) for shown in models]
     return [
         section(words("waits"), tag("ul", waiting) if waiting else tag("p", words("nothing waits"))),
         section(words("models"), tag("div", cards, class_="models") if cards else tag("p", words("no models"))),
@@ -141,18 +139,18 @@ def _bias(words: Words, verdict: BiasVerdict | None) -> list[Safe]:
     found = []
     if verdict.metrics:
         names = ("metric", "attribute", "group", "against", "value", "interval", "bounds", "judged")
-        rows = [_metric(words, one) for one in verdict.metrics[:MOST_ROWS]]
+        rows = [_metric(words, one) for one in verdict.metrics]
         title = words("metrics")
-        found.append(section(title, wide_table(title, [words(name) for name in names], rows, (4, 5, 6))))
+        found.append(section(title, wide_table(words, title, [words(name) for name in names], rows, (4, 5, 6))))
     groups = [
         [clean(attribute), clean(one.group), number(one.rows), number(one.favorable), number(one.rate)]
         for attribute, listed in verdict.groups.items()
         for one in listed
-    ][:MOST_ROWS]
+    ]
     if groups:
         headings = [words(name) for name in ("attribute", "group", "rows", "favourable", "rate")]
-        found.append(section(words("groups"), wide_table(words("groups"), headings, groups, (2, 3, 4))))
-    alarms = [tag("li", clean(one)) for one in verdict.alarms[:MOST_ROWS]]
+        found.append(section(words("groups"), wide_table(words, words("groups"), headings, groups, (2, 3, 4))))
+    alarms = [tag("li", clean(one)) for one in verdict.alarms]
     found.append(section(words("drift"), tag("ul", alarms) if alarms else tag("p", words("none"))))
     return found
 
@@ -175,20 +173,22 @@ def _contests(words: Words, shown: Shown) -> Safe:
             clean(one.get("deadline")),
             tag("span", words("overdue"), class_="pill bad") if one.get("overdue") else words("open"),
         ]
-        for one in shown.contests[:MOST_ROWS]
+        for one in shown.contests
     ]
     if not rows:
         return section(title, tag("p", words("no contests")))
-    return section(title, wide_table(title, [words(n) for n in ("request", "opened", "deadline", "state")], rows, ()))
+    return section(
+        title, wide_table(words, title, [words(n) for n in ("request", "opened", "deadline", "state")], rows)
+    )
 
 
 def _gates(words: Words, gates: Sequence[GateResult]) -> Safe:
     rows = [
         [clean(g.name), number(g.measured), number(g.budget), verdict_pill(words, g.verdict), clean(g.message)]
-        for g in gates[:MOST_ROWS]
+        for g in gates
     ]
     headings = [words(name) for name in ("gate", "measured", "budget", "judged", "message")]
-    return section(words("gates"), wide_table(words("gates"), headings, rows, (1, 2)))
+    return section(words("gates"), wide_table(words, words("gates"), headings, rows, (1, 2)))
 
 
 def _revisions(words: Words, overview: Overview) -> Safe:
@@ -205,10 +205,10 @@ def _revisions(words: Words, overview: Overview) -> Safe:
             ])  # fmt: skip
     headings = [words(n) for n in ("revision", "pod", "ready", "requests", "errors", "verdict", "message")]
     title = words("revisions")
-    return section(title, wide_table(title, headings, rows[:MOST_ROWS], (3, 4))) if rows else Safe("")
+    return section(title, wide_table(words, title, headings, rows, (3, 4))) if rows else Safe("")
 
 
 def _conditions(words: Words, overview: Overview) -> Safe:
     rows = [[clean(c.type), clean(c.status), clean(c.reason), clean(c.message)] for c in overview.conditions]
     headings = [words(name) for name in ("condition", "state", "reason", "message")]
-    return section(words("conditions"), wide_table(words("conditions"), headings, rows[:MOST_ROWS], ()))
+    return section(words("conditions"), wide_table(words, words("conditions"), headings, rows))

@@ -14,7 +14,6 @@ from governed_operator.console.words import Words
 
 __all__ = ["clauses_of", "decision_page", "ledger_of", "search_form"]
 
-MOST_ROWS = 120
 MOST_CHANGES = 10
 _SHOWN_VALUES = 20
 
@@ -55,8 +54,8 @@ def _notes(known: Mapping[str, Json]) -> Safe:
 
 
 def _values(words: Words, title: str, columns: Mapping[str, Json]) -> Safe:
-    rows = [[clean(name), _shown(value)] for name, value in columns.items()][:MOST_ROWS]
-    return wide_table(title, [words("feature"), words("value")], rows, ())
+    rows = [[clean(name), _shown(value)] for name, value in columns.items()]
+    return wide_table(words, title, [words("feature"), words("value")], rows)
 
 
 def _shown(value: Json) -> str:
@@ -75,7 +74,7 @@ def _explanation(words: Words, one: Mapping[str, Json]) -> Safe:
     rows = [
         [clean(entry.get("feature") or entry.get("group") or entry.get("value")), _shown(entry.get("value")),
          number(_size(entry.get("attribution"))), _interval(entry.get("interval"))]
-        for entry in entries[:MOST_ROWS]
+        for entry in entries
     ]  # fmt: skip
     title = words("attribution")
     headings = [words(name) for name in ("feature", "value", "attribution", "interval")]
@@ -86,7 +85,7 @@ def _explanation(words: Words, one: Mapping[str, Json]) -> Safe:
     changed = [
         tag("li", _changed(words, mappings(each.get("changes")))) for each in mappings(one.get("counterfactuals"))
     ]
-    found = wide_table(title, headings, rows, (2, 3)) if rows else ""
+    found = wide_table(words, title, headings, rows, (2, 3)) if rows else ""
     return text([said, found, tag("ul", changed) if changed else ""])
 
 
@@ -118,7 +117,7 @@ def _outcomes(words: Words, known: Mapping[str, Json]) -> Safe:
             rows.append([clean(entry.get("time")), "", clean(summary.get("outcome")), entry.get("index")])
     headings = [words(name) for name in ("time", "deadline", "outcome", "index")]
     title = words("contests")
-    return section(title, wide_table(title, headings, rows[:MOST_ROWS], (3,)) if rows else tag("p", words("none")))
+    return section(title, wide_table(words, title, headings, rows, (3,)) if rows else tag("p", words("none")))
 
 
 def _records(words: Words, known: Mapping[str, Json]) -> Safe:
@@ -144,7 +143,7 @@ def _records(words: Words, known: Mapping[str, Json]) -> Safe:
         for entry in entries
     ]
     headings = [words(name) for name in ("index", "type", "time", "revision")]
-    return section(title, wide_table(title, headings, rows, ()), facts(checkpoint), proofs)
+    return section(title, wide_table(words, title, headings, rows), facts(checkpoint), proofs)
 
 
 def ledger_of(words: Words, name: str, archive: ArchiveReport | None, known: Mapping[str, Json] | Away | None) -> Safe:
@@ -190,17 +189,17 @@ def _recomputed(words: Words, known: Mapping[str, Json] | Away | None) -> list[S
             clean(e.get("id")),
             clean(e.get("revision")),
         ]
-        for e in mappings(ledger.get("recent"))[:MOST_ROWS]
+        for e in mappings(ledger.get("recent"))
     ]
-    counts = [[clean(name), number(n)] for name, n in mapping(ledger.get("counts")).items()][:MOST_ROWS]
+    counts = [[clean(name), number(n)] for name, n in mapping(ledger.get("counts")).items()]
     headings = [words(name) for name in ("type", "index", "time", "request", "revision")]
     return [
         found,
         tag("p", clean(error), class_="callout bad") if error else Safe(""),
         tag("h3", words("recent")),
-        wide_table(words("recent"), headings, rows, (1,)),
+        wide_table(words, words("recent"), headings, rows, (1,)),
         tag("h3", words("entries")),
-        wide_table(words("entries"), [words("type"), words("count")], counts, (1,)),
+        wide_table(words, words("entries"), [words("type"), words("count")], counts, (1,)),
     ]
 
 
@@ -217,10 +216,10 @@ def clauses_of(words: Words, name: str, known: Mapping[str, Json] | Away | None)
             verdict_pill(words, text_of(c.get("verdict"))),
             clean(c.get("why")) or tag("ul", [_evidence(words, one) for one in mappings(c.get("findings"))]),
         ]
-        for c in mappings(known.get("clauses"))[: MOST_ROWS * 2]
+        for c in mappings(known.get("clauses"))
     ]
     headings = [words(name) for name in ("clause", "asks", "judged", "evidence")]
-    shown = wide_table(words("clauses"), headings, rows, ())
+    shown = wide_table(words, words("clauses"), headings, rows)
     return section(clean(name), tag("p", words("no judgement")), tag("div", shown, lang="en"))
 
 

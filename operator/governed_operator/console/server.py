@@ -165,7 +165,7 @@ class Server:
         host = headers.get("host", "")
         if is_loopback(self._host) and not is_loopback(_name_of(host).lower()):
             raise _Refused(421, f"expected localhost or 127.0.0.1 as the host, found {host[:80]!r}")
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not _opens(headers):
             raise _Refused(403, "the console answers no other site's pages")
         path, _, query = request.target.decode("latin-1").partition("?")
         if not path.startswith("/"):
@@ -219,6 +219,12 @@ async def _head(connection: h11.Connection, reader: asyncio.StreamReader) -> h11
         if event is not h11.NEED_DATA:
             return None
         connection.receive_data(await reader.read(4096))
+
+
+def _opens(headers: Mapping[str, str]) -> bool:
+    """Whether a person follows a link of another site; in a frame, each address would have a ledger recomputed."""
+    fetched = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest", "document")
+    return fetched == ("navigate", "document")
 
 
 def _name_of(host: str) -> str:

@@ -13,20 +13,31 @@ from governed_api.json_types import Json
 from governed_api.verdict import BiasVerdict
 from governed_operator.local.overview import Overview, Summary
 
-__all__ = ["Away", "Facts", "Kept", "Known", "Upstream"]
+__all__ = ["Away", "Facts", "Kept", "Known", "Patience", "Upstream"]
 
 T = TypeVar("T")
 Clock = Callable[[], float]
 FRESH = 5.0
 """Seconds for which an answer is shown again: no page asks for the same more often."""
-PATIENCE = 6.0
-"""Seconds that a page waits for what is still being recomputed."""
 RECOMPUTED = 60.0
 """Seconds between two recomputations of the same ledger."""
 MOST = 256
 """Answers that are kept."""
 MOST_WAITING = 8
-"""Recomputations that wait; further ones are refused."""
+"""Recomputations that wait; further ones come when they are asked for again."""
+MOST_RECOMPUTED = 256
+"""Recomputed answers that are kept: of more models than a page shows."""
+
+
+class Patience:
+    """What is left of the seconds that a page waits, for all that it waits for together."""
+
+    def __init__(self, seconds: float, clock: Clock = time.monotonic):
+        self._clock, self._until = clock, clock() + seconds
+
+    def left(self) -> float:
+        """At least 0."""
+        return max(0.0, self._until - self._clock())
 
 
 class Away(Exception):
@@ -58,6 +69,11 @@ class Upstream(Protocol):
 
     def facts(self, key: str, id: str) -> bytes:
         """What the serving side's ``facts`` writes: of the model, or of the request ``id``."""
+        ...
+
+    @property
+    def stop(self) -> Callable[[], None]:
+        """Ends what is being read; for good."""
         ...
 
 
@@ -111,21 +127,23 @@ class Facts:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="recompute")
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], Known[dict[str, Json]]] = OrderedDict()
-        self._begun: dict[tuple[str, str], tuple[float, Future[None]]] = {}
+        self._begun: dict[tuple[str, str], Future[None]] = {}
 
-    def of(self, key: str, id: str = "", patience: float = PATIENCE) -> dict[str, Json] | None:
-        """None while it is recomputed for the first time. Raises Away."""
+    def of(self, key: str, id: str = "", patience: float = 0.0) -> dict[str, Json] | None:
+        """None while it is recomputed for the first time, or waits for others to be. Raises Away."""
         asked = (key, id)
         with self._lock:
             known = self._known.get(asked)
+            if known is not None:
+                self._known.move_to_end(asked)
             running = self._begun.get(asked)
-            if running is None and (known is None or self._clock() - known.at >= _lasts(known)):
-                if len(self._begun) >= MOST_WAITING:
-                    raise Away("other ledgers are being recomputed", "reload this page in a minute")
-                running = self._begun[asked] = (self._clock(), self._pool.submit(self._recompute, asked))
+            due = known is None or self._clock() - known.at >= _lasts(known)
+            room = MOST_WAITING if known is None else MOST_WAITING // 2  # what was shown never keeps new ones waiting
+            if running is None and due and len(self._begun) < room:
+                running = self._begun[asked] = self._pool.submit(self._recompute, asked)
         if running is not None and known is None:
             try:
-                running[1].result(patience)
+                running.result(patience)
             except TimeoutError:
                 return None
             known = self._known.get(asked)
@@ -151,6 +169,6 @@ class Facts:
         with self._lock:
             self._known[asked] = known
             self._known.move_to_end(asked)
-            while len(self._known) > MOST_WAITING * 4:
+            while len(self._known) > MOST_RECOMPUTED:
                 self._known.popitem(last=False)
             self._begun.pop(asked, None)

@@ -27,7 +27,21 @@ WORDS: dict[str, tuple[str, str]] = {
         "The ledger is being recomputed and its proofs checked. Reload in a moment.",
         "正在重新计算账本并核对证明，请稍后刷新。",
     ),
-    "no models": ("No model is there.", "没有模型。"),
+    "no models": (
+        "No model is there: governed run FILE starts one; --below names another folder of runs, -n a namespace.",
+        "没有模型：用 governed run FILE 启动；--below 指定其他运行目录，-n 指定命名空间。",
+    ),
+    "more rows": ("{more} more are not shown.", "另有 {more} 行未显示。"),
+    "more models": (
+        "{more} more models are not shown: governed list names them.",
+        "另有 {more} 个模型未显示，见 governed list。",
+    ),
+    "some searched": (
+        "Only the first {some} of {all} models were searched: choose the model.",
+        "仅查找了 {all} 个模型中的前 {some} 个，请选择模型。",
+    ),
+    "choose": ("Of which model:", "请选择模型："),
+    "not in time": ("it could not be read in time", "未能及时读取"),
     "no page": ("There is no such page", "没有此页面"),
     "too long": ("This page would be larger than {limit} KB.", "此页面将超过 {limit} KB。"),
     "state": ("State", "状态"),
@@ -158,10 +172,11 @@ def chosen(asked: str, accepted: str) -> Language:
 
 
 class Words:
-    """Of one page in one language. ``asked``: it was asked for in the address, and links keep it."""
+    """Of one page in one language. ``asked``: it was asked for in the address, and links keep it; ``model``: that the
+    address names beside it."""
 
-    def __init__(self, language: Language, *, asked: bool = False):
-        self.language, self.asked = language, asked
+    def __init__(self, language: Language, *, asked: bool = False, model: str = ""):
+        self.language, self.asked, self.model = language, asked, model
         self.incomplete = False
         """A part of the page was still being recomputed."""
         self._place = LANGUAGES.index(language)
@@ -171,4 +186,4 @@ class Words:
 
     def known(self, word: str) -> str:
         """A word of the contract translated; one that isn't known as it is."""
-        return self(word) if word in WORDS else word
+        return self(word) if "{" not in WORDS.get(word, ("{", ""))[0] else word

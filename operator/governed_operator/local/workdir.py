@@ -51,7 +51,7 @@ class Workdir:
         self.model_file = self.root / "model.json"
         """The rules that the model was last run under, for its report."""
         base = SHM if SHM.is_dir() and os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())
-        tag = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+        tag = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
         self.memory = base / f"governed-{os.getuid()}-{tag}"
         self._known: dict[str, Known] = {}
         self._caretaker: Caretaker | None = None

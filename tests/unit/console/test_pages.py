@@ -4,7 +4,7 @@ import json
 import re
 import string
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import pytest
 from governed_api.json_types import Json
 from governed_api.report import GovernanceReportStatus
 from governed_api.verdict import BiasVerdict
+from governed_operator.console import app
 from governed_operator.console import words as table
-from governed_operator.console.app import SUBSCRIBERS, Console
-from governed_operator.console.document import LIMIT
+from governed_operator.console.app import MOST_MODELS, MOST_TOGETHER, SUBSCRIBERS, Console
+from governed_operator.console.document import LIMIT, MOST_ROWS, wide_table
 from governed_operator.console.server import Answer, Asked
-from governed_operator.console.upstream import MOST_WAITING, Away, Facts, Kept
+from governed_operator.console.upstream import MOST_WAITING, Away, Facts, Kept, Patience
 from governed_operator.console.words import WORDS, Words, chosen
 from governed_operator.local.overview import Overview, Summary
 
@@ -50,6 +51,7 @@ class Fake:
     def __init__(self, verdict: str = "Fail", away: Sequence[str] = (), name: str = HOSTILE):
         self.verdict_word, self.away, self.name = verdict, away, name
         self.asked: list[str] = []
+        self.stop: Callable[[], None] = lambda: None
 
     def _part(self, name: str) -> None:
         self.asked.append(name)
@@ -248,7 +250,9 @@ async def test_a_page_that_would_be_too_large_says_so() -> None:
         def facts(self, key: str, id: str) -> bytes:  # noqa: ARG002
             return json.dumps({"page": "x" * (LIMIT + 1)}).encode()
 
-    assert "larger than 200 KB" in await page(Large(), "models", "tiny", "report")
+    written = await page(Large(name="tiny"), "models", "tiny", "report")
+    assert "larger than 200 KB" in written
+    assert "governed report tiny" in written
 
 
 async def test_pages_ask_upstream_once_in_a_while_and_an_idle_console_never() -> None:
@@ -259,6 +263,103 @@ async def test_pages_ask_upstream_once_in_a_while_and_an_idle_console_never() ->
         await console(Asked(("models", "tiny"), {}, {}))
     console.stop()
     assert max(upstream.asked.count(part) for part in ("overview", "verdict", "contests", "facts")) == 1
+
+
+class Many(Fake):
+    """``count`` models of different names."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def models(self) -> Sequence[tuple[str, Summary]]:
+        return [(f"m{n}", Summary(f"model {n}", "", "serving", True, "Pass", 7, 3, "", "")) for n in range(self.count)]
+
+
+@pytest.mark.parametrize("path", ["ledger", "clauses"])
+async def test_of_more_models_than_fit_one_is_chosen(path: str) -> None:
+    written = await page(Many(MOST_TOGETHER + 1), path, lang="zh")
+    assert f'href="/{path}?model=m3&amp;lang=zh">model 3<' in written
+    assert "facts" not in Many(3).asked
+    one = await page(Many(MOST_TOGETHER + 1), path, model="m3")
+    assert "model 3" in one
+    assert "model 2" not in one
+    assert 'href="?model=m3&amp;lang=zh"' in one  # the other language shows the same
+    console = Console(Many(3))
+    assert (await console(Asked((path,), {"model": "nobody"}, {}))).status == 404
+    console.stop()
+
+
+async def test_a_model_beyond_those_that_a_page_shows_is_named_and_its_decisions_are_found() -> None:
+    many = Many(MOST_MODELS + 2)
+    assert "2 more models are not shown" in await page(many)
+    last = f"m{MOST_MODELS + 1}"
+    assert "Inclusion proof" in await page(many, "decisions", "known", model=last)
+    assert f'value="{last}"' in await page(many, "decisions")
+    console = Console(many)
+    for _ in range(MOST_MODELS):  # each has some more recomputed
+        written = (await console(Asked(("decisions", "other"), {}, {}))).body.decode()
+        if "No signed ledger entry" in written:
+            break
+    assert f"Only the first {MOST_MODELS} of {MOST_MODELS + 2} models were searched" in written
+    assert (await console(Asked(("decisions", "known"), {"model": "nobody"}, {}))).status == 404
+    console.stop()
+
+
+async def test_a_page_about_all_models_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "READING", 0.0)
+    written = await page(Many(3))
+    assert written.count("it could not be read in time") == 3
+    assert "model 2" in written
+
+
+async def test_a_part_that_fails_unexpectedly_takes_no_other_with_it() -> None:
+    class Damaged(Many):
+        def overview(self, key: str) -> Overview:
+            if key == "m1":
+                raise RuntimeError("secret path")
+            return super().overview(key)
+
+    told: list[str] = []
+    console = Console(Damaged(3), report=told.append)
+    written = (await console(Asked((), {}, {}))).body.decode()
+    console.stop()
+    assert written.count("serving</span>") == 2
+    assert "RuntimeError" in written
+    assert "secret path" not in written
+    assert "secret path" in told[0]
+
+
+async def test_the_reports_text_turns_nothing_round() -> None:
+    class Turned(Fake):
+        def facts(self, key: str, id: str) -> bytes:  # noqa: ARG002
+            return json.dumps({"page": "<p>\u202egro.live\x1b[2J</p>\n"}).encode()
+
+    written = await page(Turned(), "models", "tiny", "report")
+    assert "<p>\\u202egro.live\\u001b[2J</p>\n" in written
+
+
+def test_a_table_that_is_cut_says_so() -> None:
+    rows = [[str(n)] for n in range(MOST_ROWS + 7)]
+    written = wide_table(Words("en"), "t", ["n"], rows)
+    assert f">{MOST_ROWS - 1}<" in written
+    assert f">{MOST_ROWS}<" not in written
+    assert "7 more are not shown" in written
+    assert "more" not in wide_table(Words("en"), "t", ["n"], rows[:MOST_ROWS])
+
+
+@pytest.mark.parametrize("word", ["share", "change", "as of", "nobody's", "{x}"])
+def test_a_strangers_word_is_no_template(word: str) -> None:
+    assert Words("zh").known(word) == word
+
+
+async def test_long_names_break_at_any_width() -> None:
+    """All that is shown inherits it; cells of tables scroll by themselves."""
+    console = Console(Fake())
+    sheet = (await console(Asked(("style.css",), {}, {}))).body.decode()
+    console.stop()
+    assert "body{overflow-wrap:anywhere}" in sheet
+    assert re.findall(r"([^}]*)\{[^}]*overflow-wrap:(?!anywhere)", sheet) == ["\ntd,th"]
 
 
 async def test_windows_that_listen_are_bounded_and_told_of_changes() -> None:
@@ -274,6 +375,19 @@ async def test_windows_that_listen_are_bounded_and_told_of_changes() -> None:
     for stream in streams:
         await stream.aclose()  # type: ignore[attr-defined]  # a generator
     assert (await console(Asked(("changes",), {}, {}))).status == 200
+    console.stop()
+
+
+async def test_windows_hear_of_a_failure_that_nobody_expected() -> None:
+    class Broken(Fake):
+        def models(self) -> Sequence[tuple[str, Summary]]:
+            raise RuntimeError("odd")
+
+    console = Console(Broken(), look=0)
+    stream = (await console(Asked(("changes",), {}, {}))).stream
+    assert stream is not None
+    assert b"changed" in await anext(aiter(stream))
+    await stream.aclose()  # type: ignore[attr-defined]  # a generator
     console.stop()
 
 
@@ -336,11 +450,52 @@ def test_an_answer_is_kept_as_long_as_it_is_fresh_and_so_is_a_failure() -> None:
 
 
 def test_recomputations_that_wait_are_bounded() -> None:
-    facts = Facts(Fake())
-    facts._begun.update({("m", str(i)): (0.0, None) for i in range(MOST_WAITING)})  # type: ignore[misc]
-    with pytest.raises(Away, match="being recomputed"):
-        facts.of("tiny")
+    slow = Slow()
+    facts = Facts(slow)
+    try:
+        assert [facts.of("tiny", str(n)) for n in range(3 * MOST_WAITING)] == [None] * (3 * MOST_WAITING)
+        assert len(facts._begun) == MOST_WAITING
+    finally:
+        facts.stop()
+        slow.ends.set()
+
+
+def test_what_was_shown_before_keeps_no_new_question_waiting() -> None:
+    now, slow = [0.0], Slow()
+    slow.ends.set()
+    facts = Facts(slow, lambda: now[0])
+    try:
+        for n in range(2 * MOST_WAITING):
+            assert facts.of("tiny", str(n), patience=60) is not None
+        slow.ends.clear()
+        now[0] = 1e6
+        assert all(facts.of("tiny", str(n)) is not None for n in range(2 * MOST_WAITING))  # shown meanwhile
+        assert len(facts._begun) < MOST_WAITING
+        facts.of("tiny", "new")
+        assert ("tiny", "new") in facts._begun
+    finally:
+        facts.stop()
+        slow.ends.set()
+
+
+def test_answers_of_more_models_than_a_page_shows_are_kept() -> None:
+    fake = Fake()
+    facts = Facts(fake)
+    for n in range(MOST_MODELS + 10):
+        assert facts.of("tiny", str(n), patience=60) is not None
+    for n in range(MOST_MODELS + 10):
+        assert facts.of("tiny", str(n)) is not None
     facts.stop()
+    assert fake.asked.count("facts") == MOST_MODELS + 10
+
+
+def test_all_that_a_page_waits_for_shares_its_patience() -> None:
+    now = [0.0]
+    patience = Patience(6, lambda: now[0])
+    left = []
+    for now[0] in (0, 5, 6, 7):
+        left.append(patience.left())
+    assert left == [6, 1, 0, 0]
 
 
 def luminance(colour: str) -> float:
@@ -380,7 +535,7 @@ class Slow(Fake):
 async def test_a_page_that_waits_for_a_recomputation_asks_again_and_no_other_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Console._facts_of, "__defaults__", (0.0,))
+    monkeypatch.setattr(app, "PATIENCE", 0.0)
     slow = Slow()
     console = Console(slow)
     try:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from governed_operator.console.server import Answer, Asked, Limits, Server
+from governed_operator.console.app import Console
+from governed_operator.console.server import HEADERS, Answer, Asked, Limits, Server
+from unit.console.test_pages import Fake
 
 
 async def answer(asked: Asked) -> Answer:
@@ -78,10 +80,48 @@ async def test_head_has_no_body(port: int) -> None:
     assert found.endswith("\r\n\r\n")
 
 
-async def test_another_site_can_not_load_parts(port: int) -> None:
-    fields = ("Host: localhost", "Sec-Fetch-Site: cross-site")
-    assert (await said(port, "GET / HTTP/1.1", *fields, "Sec-Fetch-Mode: no-cors")).startswith("HTTP/1.1 403 ")
-    assert (await said(port, "GET / HTTP/1.1", *fields, "Sec-Fetch-Mode: navigate")).startswith("HTTP/1.1 200 ")
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_another_site_can_not_load_parts(port: int, site: str) -> None:
+    """Another port of localhost is the same site, and a frame that shows nothing still has a page made."""
+
+    async def status(*fields: str) -> str:
+        return (await said(port, "GET / HTTP/1.1", "Host: localhost", f"Sec-Fetch-Site: {site}", *fields))[:12]
+
+    assert await status("Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image") == "HTTP/1.1 403"
+    assert await status("Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty") == "HTTP/1.1 403"
+    assert await status("Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe") == "HTTP/1.1 403"
+    assert await status("Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document") == "HTTP/1.1 200"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        (b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        (b"GET /style.css HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /models/%2e%2e%2f%2e%2e%2fetc%2fpasswd/report HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /decisions/%00%E2%80%AE HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /decisions?id=a&id=b&lang=%ff&model= HTTP/1.1\r\nHost: localhost\r\n\r\n", 303),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 405),
+        (b"\x00" * 64 + b"\r\n\r\n", 400),
+    ],
+)
+async def test_no_answer_goes_without_the_fields_that_protect(data: bytes, status: int) -> None:
+    """Of the console itself, over its socket."""
+    console = Console(Fake())
+    server = Server(console, "127.0.0.1")
+    port = await server.start(0)
+    found = (await raw(port, data)).decode()
+    await server.stop()
+    console.stop()
+    assert found.startswith(f"HTTP/1.1 {status} ")
+    head = found.partition("\r\n\r\n")[0]
+    assert all(f"{name}: {value}" in head for name, value in HEADERS.items())
 
 
 @pytest.mark.parametrize(
