@@ -121,7 +121,7 @@ class Server:
             if many >= self._limits.connections:
                 if many < 2 * self._limits.connections:
                     busy = _Refused(503, "too many connections: close other windows", {"retry-after": "5"})
-                    await self._send(writer, busy.answer(), head_only=False)
+                    await self._send(writer, busy.answer())
                     await _linger(reader, writer)
                 return
             await self._conversation(reader, writer)
@@ -149,6 +149,8 @@ class Server:
         except TimeoutError:
             answer = _Refused(408, f"expected a request within {self._limits.arrival:g} s").answer()
         await self._send(writer, answer, head_only=head_only)
+        if answer.stream is not None and not head_only:
+            await self._told(reader, writer, answer.stream)
         await _linger(reader, writer)
 
     async def _answer(self, asked: Asked) -> Answer:
@@ -177,7 +179,7 @@ class Server:
         segments = tuple(unquote(part) for part in path.split("/")[1:])
         return Asked(segments if segments != ("",) else (), dict(pairs), headers)
 
-    async def _send(self, writer: asyncio.StreamWriter, answer: Answer, *, head_only: bool) -> None:
+    async def _send(self, writer: asyncio.StreamWriter, answer: Answer, *, head_only: bool = False) -> None:
         headers = HEADERS | {"content-type": answer.media_type} | dict(answer.headers)
         if answer.stream is None:
             headers["content-length"] = str(len(answer.body))
@@ -187,13 +189,26 @@ class Server:
             writer.write(answer.body)
         async with asyncio.timeout(self._limits.sending):
             await writer.drain()
-        if answer.stream is not None and not head_only:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.stream):
-                    async for piece in answer.stream:
-                        writer.write(piece)
-                        async with asyncio.timeout(self._limits.sending):
-                            await writer.drain()
+
+    async def _told(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: AsyncIterator[bytes]
+    ) -> None:
+        """The pieces of a stream, until its time is over or the client goes: a window that was closed leaves its place
+        to another at once."""
+
+        async def pieces() -> None:
+            async for piece in stream:
+                writer.write(piece)
+                async with asyncio.timeout(self._limits.sending):
+                    await writer.drain()
+
+        both = [asyncio.ensure_future(pieces()), asyncio.ensure_future(_gone(reader))]
+        try:
+            await asyncio.wait(both, timeout=self._limits.stream, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in both:
+                one.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
 
 def _head_bytes(head: h11.Response) -> bytes:
@@ -232,6 +247,12 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
+
+
+async def _gone(reader: asyncio.StreamReader) -> None:
+    """Until the client ends the connection; what it says meanwhile isn't read by anybody."""
+    while await reader.read(4096):
+        pass
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

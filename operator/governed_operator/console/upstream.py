@@ -25,6 +25,8 @@ MOST = 256
 """Answers that are kept."""
 MOST_WAITING = 8
 """Recomputations that wait; further ones come when they are asked for again."""
+MOST_PATIENT = 2
+"""Pages that wait for a recomputation at once; further ones are shown without it, and ask again."""
 MOST_RECOMPUTED = 256
 """Recomputed answers that are kept: of more models than a page shows."""
 
@@ -128,6 +130,7 @@ class Facts:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], Known[dict[str, Json]]] = OrderedDict()
         self._begun: dict[tuple[str, str], Future[None]] = {}
+        self._patient = threading.Semaphore(MOST_PATIENT)
 
     def of(self, key: str, id: str = "", patience: float = 0.0) -> dict[str, Json] | None:
         """None while it is recomputed for the first time, or waits for others to be. Raises Away."""
@@ -142,16 +145,24 @@ class Facts:
             if running is None and due and len(self._begun) < room:
                 running = self._begun[asked] = self._pool.submit(self._recompute, asked)
         if running is not None and known is None:
-            try:
-                running.result(patience)
-            except TimeoutError:
-                return None
+            self._await(running, patience)
             known = self._known.get(asked)
         if known is None:
             return None
         if known.away is not None:
             raise known.away
         return known.value
+
+    def _await(self, running: Future[None], patience: float) -> None:
+        """Threads that wait here read nothing else meanwhile."""
+        if not self._patient.acquire(blocking=False):
+            return
+        try:
+            running.result(patience)
+        except TimeoutError:
+            pass
+        finally:
+            self._patient.release()
 
     def stop(self) -> None:
         """What waits is dropped."""

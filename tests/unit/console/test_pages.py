@@ -1,5 +1,6 @@
 """What the pages say: of models, decisions, ledgers; in two languages; of parts that are away; and of strangers."""
 
+import asyncio
 import json
 import re
 import string
@@ -18,7 +19,7 @@ from governed_operator.console import words as table
 from governed_operator.console.app import MOST_MODELS, MOST_TOGETHER, SUBSCRIBERS, Console
 from governed_operator.console.document import LIMIT, MOST_ROWS, wide_table
 from governed_operator.console.server import Answer, Asked
-from governed_operator.console.upstream import MOST_WAITING, Away, Facts, Kept, Patience
+from governed_operator.console.upstream import MOST_PATIENT, MOST_WAITING, Away, Facts, Kept, Patience
 from governed_operator.console.words import WORDS, Words, chosen
 from governed_operator.local.overview import Overview, Summary
 
@@ -43,6 +44,13 @@ def report(verdict: str) -> GovernanceReportStatus:
             "revisions": {"r1": {"server": {"p": {"ready": True, "requests": 9}}, "auditor": {"p": pod}}},
         }
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine."""
+    monkeypatch.setattr(app, "PATIENCE", 600.0)
+    monkeypatch.setattr(app, "READING", 600.0)
 
 
 class Fake:
@@ -478,6 +486,22 @@ def test_what_was_shown_before_keeps_no_new_question_waiting() -> None:
         slow.ends.set()
 
 
+async def test_pages_that_wait_for_a_recomputation_leave_threads_to_others() -> None:
+    slow = Slow()
+    console = Console(slow)
+    try:
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(console(Asked(("models", "tiny", "report"), {}, {}))) for _ in range(40)]
+            answered = asyncio.as_completed(waiting)
+            for _ in range(len(waiting) - MOST_PATIENT):
+                assert "refresh" in (await next(answered)).headers
+            assert (await console(Asked(("decisions",), {}, {}))).status == 200
+            slow.ends.set()
+    finally:
+        slow.ends.set()
+        console.stop()
+
+
 def test_answers_of_more_models_than_a_page_shows_are_kept() -> None:
     fake = Fake()
     facts = Facts(fake)
@@ -535,11 +559,12 @@ class Slow(Fake):
 async def test_a_page_that_waits_for_a_recomputation_asks_again_and_no_other_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "PATIENCE", 0.0)
     slow = Slow()
     console = Console(slow)
     try:
-        assert "refresh" in (await console(Asked(("models", "tiny", "report"), {}, {}))).headers
+        with monkeypatch.context() as hasty:
+            hasty.setattr(app, "PATIENCE", 0.0)
+            assert "refresh" in (await console(Asked(("models", "tiny", "report"), {}, {}))).headers
     finally:
         slow.ends.set()
         console.stop()

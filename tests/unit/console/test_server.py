@@ -170,6 +170,31 @@ async def test_no_more_connections_than_allowed() -> None:
     assert await reader.read() == b""
 
 
+async def test_a_window_that_is_closed_leaves_its_place_at_once() -> None:
+    """Without a word from the stream, which would only be written into the void."""
+    left = asyncio.Event()
+
+    async def silent() -> AsyncIterator[bytes]:
+        try:
+            yield b"first\n\n"
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def streaming(_: Asked) -> Answer:
+        return Answer(b"", "text/event-stream", stream=silent())
+
+    server = Server(streaming, "127.0.0.1")
+    port = await server.start(0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"first\n\n")
+    writer.close()
+    async with asyncio.timeout(60):
+        await left.wait()
+    await server.stop()
+
+
 async def test_whoever_is_bound_elsewhere_answers_any_name() -> None:
     server = Server(answer, "0.0.0.0")
     port = await server.start(0)
