@@ -78,7 +78,7 @@ class LocalUpstream:
             return self._asked(key, ModelClient.contests)
 
     def facts(self, key: str, id: str) -> bytes:
-        with _said(f"governed verify --workdir {self._below / key}"):
+        with _said(f"governed verify {self._below / key}"):
             workdir = self._workdir(key)
             name = local_overview(workdir).summary.name
             return _facts(self._recomputing, name, id, workdir=workdir.root, cluster=None)

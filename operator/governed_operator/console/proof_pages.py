@@ -176,6 +176,8 @@ def _recomputed(words: Words, known: Mapping[str, Json] | Away | None) -> list[S
     if known is None:
         return [reading_note(words)]
     ledger = mapping(known.get("ledger"))
+    if not ledger:
+        return [tag("p", words("no checkpoint"))]
     error = text_of(ledger.get("error"))
     verdict = tag(
         "span", words("does not verify" if error else "does verify"), class_=f"pill {'bad' if error else 'good'}"

@@ -356,6 +356,17 @@ def test_a_table_that_is_cut_says_so() -> None:
     assert "more" not in wide_table(Words("en"), "t", ["n"], rows[:MOST_ROWS])
 
 
+@pytest.mark.parametrize("told", [{}, {"ledger": None}, {"ledger": {"error": "odd root"}}])
+async def test_only_a_ledger_that_was_recomputed_is_called_verified(told: dict[str, Json]) -> None:
+    class Told(Fake):
+        def facts(self, key: str, id: str) -> bytes:  # noqa: ARG002
+            return json.dumps(told).encode()
+
+    written = await page(Told(), "ledger")
+    assert ">verified<" not in written
+    assert (">does not verify<" in written) == bool(told.get("ledger"))
+
+
 @pytest.mark.parametrize("word", ["share", "change", "as of", "nobody's", "{x}"])
 def test_a_strangers_word_is_no_template(word: str) -> None:
     assert Words("zh").known(word) == word
