@@ -178,7 +178,7 @@ class Console:
         return Answer(document(words, words("decisions"), "decisions", self._form(words)))
 
     def _form(self, words: Words, id: str = "", model: str = "") -> Safe:
-        return search_form(words, [(key, one.name) for key, one in self._models()[:MOST_CHOICES]], id, model)
+        return search_form(words, [(key, _named(key, one)) for key, one in self._models()[:MOST_CHOICES]], id, model)
 
     def _decision(self, words: Words, id: str) -> Answer:
         models, patience = self._models(), Patience(PATIENCE)
@@ -214,7 +214,9 @@ class Console:
         if len(models) <= MOST_TOGETHER:
             parts = [part(words, key, summary, patience) for key, summary in models]
             return Answer(document(words, words(page), page, *(parts or [tag("p", words("no models"))])))
-        links = [tag("a", clean(one.name), href=link(words, page, model=key)) for key, one in models[:MOST_CHOICES]]
+        links = [
+            tag("a", clean(_named(key, one)), href=link(words, page, model=key)) for key, one in models[:MOST_CHOICES]
+        ]
         return Answer(
             document(words, words(page), page, tag("p", words("choose")), tag("ul", [tag("li", one) for one in links]))
         )
@@ -264,6 +266,11 @@ class Console:
             return hashlib.sha256(repr(self._models()).encode("utf-8", "replace")).hexdigest()
         except Exception as error:  # the page says it: a window is to be told
             return repr(error)
+
+
+def _named(key: str, summary: Summary) -> str:
+    """Apart from another run of the same model."""
+    return summary.name if summary.name == key else f"{summary.name} ({key})"
 
 
 def _no_page(words: Words) -> Answer:

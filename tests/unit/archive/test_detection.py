@@ -14,6 +14,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.archive.service import Archive
+from governed_serving.archive.verify import detection
 from governed_serving.archive.verify.detection import MOST_BYTES, Detection, detect, read_content
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
@@ -210,6 +211,17 @@ async def test_a_stream_that_was_cut_is_not_disowned_and_one_that_was_changed_is
     assert found.outcome == "unproved"
     assert "no end of the stream" in said(found, "content")
     assert shop.detected(events(body, "data: [DONE]")).outcome == "refuted"
+
+
+@pytest.mark.parametrize(("most", "outcome"), [(0, "unproved"), (1, "ours")])
+async def test_the_newest_pieces_alone_are_looked_through(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, most: int, outcome: str
+) -> None:
+    monkeypatch.setattr(detection, "MOST_CHUNKS", most)
+    await shop.answered("One.")
+    _, body = await shop.answered("Two.")
+    shop.shipped()
+    assert shop.detected(body["choices"][0]["message"]["content"].encode()).outcome == outcome
 
 
 async def test_a_text_that_only_looks_like_events_is_a_text(shop: Shop) -> None:

@@ -287,7 +287,7 @@ class Many(Fake):
 @pytest.mark.parametrize("path", ["ledger", "clauses"])
 async def test_of_more_models_than_fit_one_is_chosen(path: str) -> None:
     written = await page(Many(MOST_TOGETHER + 1), path, lang="zh")
-    assert f'href="/{path}?model=m3&amp;lang=zh">model 3<' in written
+    assert f'href="/{path}?model=m3&amp;lang=zh">model 3 (m3)<' in written
     assert "facts" not in Many(3).asked
     one = await page(Many(MOST_TOGETHER + 1), path, model="m3")
     assert "model 3" in one

@@ -5,6 +5,7 @@ the record that its ProduceID names, or any record, has its SHA-256, and the rec
 """
 
 import codecs
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -226,14 +227,18 @@ def _searched(source: LogSource, content: Content, key: Kek | None) -> LedgerEnt
     """The prediction whose record has the content's digest, as far as the key opens them."""
     if key is None or not content.digests:
         return None
-    entries = {(entry.blob, entry.frame): entry for entry in _predictions(source) if entry.blob}
-    chunks = dict.fromkeys((entry.model, blob) for (blob, _), entry in entries.items())
+    chunks: OrderedDict[tuple[str, str], dict[int | None, LedgerEntry]] = OrderedDict()
+    for one in _predictions(source):
+        if one.blob:
+            chunks.setdefault((one.model, one.blob), {})[one.frame] = one
+        while len(chunks) > MOST_CHUNKS:  # of a long ledger only what is looked through is kept
+            chunks.popitem(last=False)
     ciphers: dict[str, SegmentCipher | None] = {}
-    for model, blob in reversed(list(chunks)[-MOST_CHUNKS:]):
+    for (model, blob), entries in reversed(chunks.items()):
         if model not in ciphers:
             ciphers[model] = _cipher(source, key, model)
         for number, record in _records(source, blob, ciphers[model]):
-            entry = entries.get((blob, number))
+            entry = entries.get(number)
             if record.content in content.digests and entry is not None:
                 return entry
     return None
