@@ -25,6 +25,7 @@ MEANING = {
     conditions.ARCHIVE_READY: "The namespace's archive answers.",
     conditions.ENCRYPTION_READY: "The key-encryption key is there, and the storage is encrypted where that is asked for.",  # noqa: E501
     conditions.QUOTA_ENFORCED: "Limits of requests, tokens and compute are in force.",
+    conditions.POLICY_SATISFIED: "Every GovernancePolicy that is about it is met, or exempts it. Present only where one is.",  # noqa: E501
     conditions.BIAS_WITHIN_THRESHOLDS: "Every bias metric is within its thresholds; Unknown below `minSamples`.",
     conditions.MODEL_VERIFIED: "What serves has the digest of the artefact.",
     conditions.TRAINING_SUCCEEDED: "The trainer Job answered this training spec.",

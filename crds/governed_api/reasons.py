@@ -34,6 +34,8 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero", "No pod runs; each verifies the artefact before it serves."
     FOREIGN_RUNTIME = "ForeignRuntime", "What a foreign runtime loads is not verified."
     WITHIN_THRESHOLDS = "WithinThresholds", "Every bias metric is within its thresholds."
+    SATISFIED = "Satisfied", "The model meets every policy that is about it."
+    EXEMPT = "Exempt", "What the model doesn't meet it is exempt from, until the time that the message names."
     SUSPENDED = "Suspended", "Nothing runs, for spec.suspend is true; keys, volumes and ledger stay."
 
     KEYS_ACCEPTED = "KeysAccepted", "Who shows one of the consumer's keys or tokens is let in."
@@ -95,6 +97,18 @@ class Reason(StrEnum):
     LEDGER_FAULTS = "LedgerFaults", "Something of the ledger's log can't be read, or isn't what was signed."
     JOB_FAILED = "JobFailed", "The trainer Job failed, and Kubernetes gives no reason."
     REPLICA_FAILURE = "ReplicaFailure", "Replicas can't be made, and Kubernetes gives no reason."
+
+    # A policy is not met, or nobody can say whether it is
+    VIOLATED = (
+        "Violated",
+        "A policy under Deny isn't met: nothing new rolls out, and what serves keeps serving.",
+    )
+    AUDITED = "Audited", "A policy under Audit isn't met: it is only said."
+    POLICY_INVALID = (
+        "PolicyInvalid",
+        "A policy that may be about the model can't be read: nothing new rolls out, unless it says Audit.",
+    )
+    POLICIES_UNKNOWN = "PoliciesUnknown", "The operator can't list policies: nothing new rolls out."
 
     # A ModelConsumer whom nobody is let in by, or not everywhere
     NO_KEYS = "NoKeys", "The consumer lists no key, and names no token."

@@ -13,3 +13,8 @@ def callers_config(subject: Subject, sealed: bytes) -> Manifest:
     """``sealed``: of governed_api.callers.seal_callers. Of the subject only its name, namespace and uid count."""
     data = {CALLERS_FILE: sealed.decode()}
     return manifest(CONFIG_MAP, object_names.callers(subject.name), subject, COMPONENT, data=data)
+
+
+def callers_place(model: str) -> tuple[str, str]:
+    """Kind and name of a model's document of callers."""
+    return CONFIG_MAP.kind, object_names.callers(model)

@@ -6,7 +6,7 @@ from functools import cached_property
 from governed_api.conditions import Truth
 from governed_api.model import RevisionStatus
 from governed_api.names import short_hash
-from governed_api.reasons import Cause
+from governed_api.reasons import Cause, Reason
 from governed_api.resolved import ResolvedModel
 
 
@@ -53,6 +53,19 @@ class Violation:
 
 
 @dataclass(frozen=True)
+class PolicyStanding:
+    """How a model stands with the GovernancePolicies that are about it."""
+
+    status: Truth
+    reason: Reason
+    message: str
+    holds: bool = False
+    """Nothing new may roll out."""
+    again_in: float | None = None
+    """Seconds until an exemption ends."""
+
+
+@dataclass(frozen=True)
 class Memory:
     """What the status remembers of revisions: every decision carries all of it."""
 
@@ -92,3 +105,7 @@ class Decision:
     """Suspended: volumes, keys and ledger stay, nothing runs."""
     violations: tuple[Violation, ...] = ()
     """Gates not passed, in order; the first one per condition is shown."""
+    policy: PolicyStanding | None = None
+    """None where no policy is about the model."""
+    withheld: bool = False
+    """Something new would be, and a policy holds it."""

@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-from governed_api.names import API_VERSION, CONSUMER_KIND, CONSUMER_PLURAL, KIND, PLURAL, REPORT_KIND, REPORT_PLURAL
+from governed_api.names import (
+    API_VERSION,
+    CLUSTER_POLICY_KIND,
+    CLUSTER_POLICY_PLURAL,
+    CONSUMER_KIND,
+    CONSUMER_PLURAL,
+    KIND,
+    PLURAL,
+    POLICY_KIND,
+    POLICY_PLURAL,
+    REPORT_KIND,
+    REPORT_PLURAL,
+)
 
 Object = dict[str, Any]
 """An object of Kubernetes, or a part of one, as JSON has it."""
@@ -35,6 +47,8 @@ class Kind:
 MODEL = Kind(API_VERSION, KIND, PLURAL)
 REPORT = Kind(API_VERSION, REPORT_KIND, REPORT_PLURAL)
 CONSUMER = Kind(API_VERSION, CONSUMER_KIND, CONSUMER_PLURAL)
+POLICY = Kind(API_VERSION, POLICY_KIND, POLICY_PLURAL)
+CLUSTER_POLICY = Kind(API_VERSION, CLUSTER_POLICY_KIND, CLUSTER_POLICY_PLURAL, namespaced=False)
 SECRET = Kind("v1", "Secret", "secrets", metadata_only=True)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE = Kind("v1", "Service", "services")

@@ -68,6 +68,10 @@ class Applier:
         self._normalised: dict[tuple[str, str, str], tuple[bytes, bytes]] = {}
         self._roots: dict[str, bytes] = {}
 
+    def there(self, key: ModelKey, place: ChildKey) -> bool:
+        """Whether the model has such a child."""
+        return place in self._cache.children(key)
+
     def differs(self, key: ModelKey, expected: Expected) -> bool:
         """Whether a manifest must be written, judged by the cache."""
         child = self._cache.children(key).get(expected.place)

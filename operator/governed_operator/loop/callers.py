@@ -15,7 +15,7 @@ from governed_api.callers import CALLERS_FILE, Callers, TokenIssuer, callers_sec
 from governed_api.model import GovernedModelSpec
 from governed_api.resolved import ResolvedModel
 from governed_api.token_identity import IssuerSource
-from governed_operator.desired.callers import callers_config
+from governed_operator.desired.callers import callers_config, callers_place
 from governed_operator.desired.manifest import Subject
 from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import CONFIG_MAP
@@ -72,9 +72,10 @@ class CallersKeeper:
     async def carry_out(self, key: ModelKey, entry: ModelEntry) -> int:
         """Write the document where it differs; the number of writes. Raises ApiError, Wait.
 
-        It looks at nothing of the model but who it is: what else is wrong with one must not keep a key valid.
+        It looks at nothing of the model but who it is: what else is wrong with one must not keep a key valid. As long
+        as the document is there something may read it: an earlier revision, while the present one is held.
         """
-        if not entry.authenticates:
+        if not entry.authenticates and not self._applier.there(key, callers_place(key[1])):
             self.forget(key)
             return 0
         settled, revision = self._settled.get(key), self._consumers.revision(key[0])

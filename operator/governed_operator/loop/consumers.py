@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from governed_api.consumer import ModelConsumerStatus
+from governed_operator.desired.callers import callers_place
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import CONSUMER, Object
 from governed_operator.loop.callers import CallersKeeper
@@ -109,7 +110,8 @@ def wake_models(cache: Cache, models: WorkQueue, namespace: str, about: list[Con
     """Whose callers may be others now; whatever failed there before, a revocation doesn't wait for its turn."""
     for key, entry in cache.models_of(namespace).items():
         labels = dict(entry.labels)
-        if entry.authenticates and any(selects(consumer, key[1], labels) for consumer in about):
+        asks = entry.authenticates or callers_place(key[1]) in cache.children(key)
+        if asks and any(selects(consumer, key[1], labels) for consumer in about):
             models.add(key, SETTLE)
 
 

@@ -18,10 +18,12 @@ from governed_operator.desired.manifest import Subject
 from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS, Object
 from governed_operator.loop.failures import SpecNotReadable
+from governed_operator.loop.policies import in_force
 from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
 from governed_operator.watch.facts import PodFacts, PodProblem, WorkloadFacts
+from governed_operator.watch.policies import Policies
 
 PASSED_ON = ("kueue.x-k8s.io/",)
 CLAIM_SECONDS = 30.0
@@ -48,7 +50,16 @@ class Reading(NamedTuple):
 class Observer:
     """Takes snapshots."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, settings: OperatorSettings, capabilities: Capabilities) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        settings: OperatorSettings,
+        capabilities: Capabilities,
+        *,
+        policies: Policies,
+    ) -> None:
+        self._policies = policies
         self._cluster = cluster
         self._cache = cache
         self._settings = settings
@@ -84,6 +95,8 @@ class Observer:
             shared=self._cache.children((namespace, "")),
             outside=await self._outside(model),
             archive_failure=archive_failure,
+            labels=dict(entry.labels),
+            policies=in_force(self._policies, namespace),
         )
 
     def _reading(self, key: ModelKey, entry: ModelEntry) -> Reading:

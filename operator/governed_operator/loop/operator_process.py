@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -15,18 +16,21 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, OPERATOR_PORT, READY_PATH
 from governed_api.token_identity import IssuerSource
 from governed_operator.kube.cluster import ApiError, Cluster
-from governed_operator.kube.kinds import CONSUMER, MODEL, WATCHED, Object
+from governed_operator.kube.kinds import CLUSTER_POLICY, CONSUMER, MODEL, POLICY, WATCHED, Object
 from governed_operator.kube.leader import Leadership, cancelled, identity
 from governed_operator.loop.consumers import ConsumerReconciler, wake_consumers, wake_models
 from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.observe import Observer
+from governed_operator.loop.policies import PolicyTeller, models_of
 from governed_operator.loop.reconcile import Reconciler, run_workers
+from governed_operator.loop.recorder import EventRecorder
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache, ModelKey
 from governed_operator.watch.consumers import Consumers
 from governed_operator.watch.https import NotFetched
 from governed_operator.watch.issuer_keys import DISCOVERY, Found, IssuerKeys, kept, published
+from governed_operator.watch.policies import Policies
 from governed_operator.watch.reflector import SILENCE, Reflector
 
 logger = logging.getLogger("governed_operator")
@@ -90,7 +94,10 @@ class OperatorProcess:
             for place in everywhere
         ]
         self._keys = IssuerKeys(self._published, self.consumers.sources, self._keys_changed)
-        observer = Observer(cluster, self.cache, settings, capabilities)
+        self.policies = Policies(settings.namespaces)
+        self._reflectors += self._policy_reflectors(cluster)
+        self._teller = PolicyTeller(self.policies, EventRecorder(cluster))
+        observer = Observer(cluster, self.cache, settings, capabilities, policies=self.policies)
         self._reconciler = Reconciler(
             cluster, self.cache, self.queue, observer, self.metrics, settings,
             consumers=self.consumers, keys=self._keys, wake_consumer=self.consumer_queue.wake,
@@ -105,6 +112,17 @@ class OperatorProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self._working = False
+
+    def _policy_reflectors(self, cluster: Cluster) -> list[Reflector]:
+        """What may not be read of them holds the models that it may be about, and nothing else."""
+        places = [(CLUSTER_POLICY, None), *((POLICY, place) for place in self._everywhere)]
+        return [
+            Reflector(
+                kind, cluster, self.policies, self._policy_changed, self.metrics.watch_breaks.labels(kind.kind).inc,
+                place, selector="", refused=partial(self._policies_refused, kind.kind, place),
+            )
+            for kind, place in places
+        ]  # fmt: skip
 
     @classmethod
     async def create(cls) -> "OperatorProcess":
@@ -125,6 +143,17 @@ class OperatorProcess:
         for name in {key[1], *(consumer.name for consumer in about)}:
             self.consumer_queue.wake((key[0], name))
         wake_models(self.cache, self.queue, key[0], about)
+
+    def _policy_changed(self, key: ModelKey) -> None:
+        """Models that it was or is about stand otherwise now. A namespace of "" is the cluster."""
+        about = self.policies.touched(key)
+        if not self._working:
+            return
+        self._teller.queue.wake(key)
+        self.queue.wake_low_priority(models_of(self.cache, key[0], about))
+
+    def _policies_refused(self, kind: str, place: str | None, error: ApiError) -> None:
+        self._policy_changed(self.policies.refused(kind, place, error))
 
     async def _published(self, source: IssuerSource) -> Found:
         """Raises NotFetched."""
@@ -221,9 +250,11 @@ class OperatorProcess:
             self.queue.wake(key)
         self.queue.enqueue_low_priority(self.cache.keys())
         self.consumer_queue.enqueue_low_priority(self.consumers.keys())
+        self._teller.queue.enqueue_low_priority(self.policies.unreadable())
         async with asyncio.TaskGroup() as group:
             group.create_task(run_workers(self._reconciler, WORKERS))
             group.create_task(self._consumer_reconciler.work())
+            group.create_task(self._teller.work())
             group.create_task(self._keys.run())
 
     async def _list_models(self) -> None:

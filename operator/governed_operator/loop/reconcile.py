@@ -11,6 +11,7 @@ from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.reasons import Reason
 from governed_operator.desired import archive_objects, model_objects
+from governed_operator.desired.callers import callers_place
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import COMPONENT
 from governed_operator.kube.cluster import ApiError, Cluster
@@ -236,7 +237,7 @@ def retained_children(obs: Observed, decision: Decision) -> dict[ChildKey, Child
     workload = obs.workload()
     settled = workload is not None and workload.observed and workload.updated >= workload.replicas
     training_config = ("ConfigMap", object_names.training_config(obs.subject.name, obs.model.training_hash()))
-    callers = ("ConfigMap", object_names.callers(obs.subject.name)) if obs.model.spec.authenticates else None
+    callers = callers_place(obs.subject.name) if obs.model.spec.authenticates else None
     out = {}
     for place, child in obs.children.items():
         serving_config = child.kind == "ConfigMap" and child.component == COMPONENT

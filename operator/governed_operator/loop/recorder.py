@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import uuid4
 
 from governed_api import conditions as c
@@ -29,8 +30,31 @@ QUIET = frozenset(
 """Reasons of ordinary progress."""
 
 
+TOLD = frozenset({c.TRAINING_SUCCEEDED, c.BIAS_WITHIN_THRESHOLDS, c.POLICY_SATISFIED, c.DEGRADED})
+"""Conditions, beside Ready, whose trouble people want to hear of."""
+
+
+class Regarding(NamedTuple):
+    """What an Event is about."""
+
+    kind: str
+    namespace: str
+    """Empty for what is in none: the Event is in namespace default then, as Kubernetes has it."""
+    name: str
+    uid: str
+
+    @classmethod
+    def model(cls, key: ModelKey, uid: str) -> "Regarding":
+        return cls(KIND, *key, uid)
+
+    @property
+    def reference(self) -> dict[str, str]:
+        named = {"apiVersion": API_VERSION, "kind": self.kind, "name": self.name, "uid": self.uid}
+        return named | ({"namespace": self.namespace} if self.namespace else {})
+
+
 class EventRecorder:
-    """Writes events.k8s.io/v1 Events about a model."""
+    """Writes events.k8s.io/v1 Events about a model, or another of our kinds."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -45,13 +69,13 @@ class EventRecorder:
             if _worth_telling(before.get(x.type), x)
         }
         for (reason, message), kind in told.items():
-            await self._post(key, uid, kind, reason, message)
+            await self._post(Regarding.model(key, uid), kind, reason, message)
 
-    async def warn(self, key: ModelKey, uid: str, reason: Reason, message: str) -> None:
-        await self._post(key, uid, "Warning", reason, message)
+    async def warn(self, regarding: Regarding, reason: Reason, message: str) -> None:
+        await self._post(regarding, "Warning", reason, message)
 
-    async def _post(self, key: ModelKey, uid: str, kind: str, reason: str, message: str) -> None:
-        namespace, name = key
+    async def _post(self, regarding: Regarding, kind: str, reason: str, message: str) -> None:
+        namespace, name = regarding.namespace or "default", regarding.name
         event = {
             "apiVersion": EVENT.api_version,
             "kind": EVENT.kind,
@@ -63,12 +87,12 @@ class EventRecorder:
             "type": kind,
             "reason": reason[:128],
             "note": message[:1024],
-            "regarding": {"apiVersion": API_VERSION, "kind": KIND, "namespace": namespace, "name": name, "uid": uid},
+            "regarding": regarding.reference,
         }
         try:
             await self._cluster.create(EVENT, event)
         except ApiError as error:
-            logger.warning("%s/%s: failed to write event %s: %s", *key, reason, error)
+            logger.warning("%s/%s: failed to write event %s: %s", namespace, name, reason, error)
 
 
 def _good(condition: Condition) -> bool:
@@ -81,4 +105,4 @@ def _worth_telling(old: Condition | None, new: Condition) -> bool:
         return False
     if new.type == c.READY:
         return True
-    return not _good(new) and new.type in (c.TRAINING_SUCCEEDED, c.BIAS_WITHIN_THRESHOLDS, c.DEGRADED)
+    return not _good(new) and new.type in TOLD

@@ -12,7 +12,7 @@ from governed_operator.kube.kinds import MODEL
 from governed_operator.loop.failures import Failure, FailureLog
 from governed_operator.loop.metrics import OperatorMetrics
 from governed_operator.loop.observe import stored_status
-from governed_operator.loop.recorder import EventRecorder
+from governed_operator.loop.recorder import EventRecorder, Regarding
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.policy.observed import Refusal
 from governed_operator.policy.status import status_of_failure
@@ -98,7 +98,8 @@ class FailureReporter:
             logger.warning("%s/%s: failed to update status: %s", *key, error)
             changed = True
         if self._log.news(key, entry.generation, failure) and changed:
-            await self._recorder.warn(key, entry.uid, Reason.RECONCILE_FAILED, failure.message)
+            regarding = Regarding.model(key, entry.uid)
+            await self._recorder.warn(regarding, Reason.RECONCILE_FAILED, failure.message)
 
     async def _write(self, key: ModelKey, entry: ModelEntry, failure: Failure) -> bool:
         """Whether the status didn't say so already. Raises ApiError."""

@@ -38,6 +38,18 @@ class WorkQueue:
         self._low_priority.update(dict.fromkeys(keys))
         self._change.set()
 
+    def wake_low_priority(self, keys: Iterable[ModelKey]) -> None:
+        """Something changed for many: look at each after what else is due, also where it was to wait for longer. What
+        failed is looked at when its back-off ends."""
+        soon = time.monotonic() + self._settle
+        for key in [k for k in keys if k not in self._failures]:
+            if key in self._busy:
+                self._again.add(key)
+            elif self._due.get(key, float("inf")) > soon:
+                self._due.pop(key, None)
+                self._low_priority[key] = None
+        self._change.set()
+
     def add(self, key: ModelKey, delay: float) -> None:
         if key in self._busy:
             self._again.add(key)

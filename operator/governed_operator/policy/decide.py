@@ -10,6 +10,7 @@ from governed_operator.desired.decision import Decision, Revision, Violation
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
+from governed_operator.policy.enforcement import standing, withhold
 from governed_operator.policy.gates import violations
 from governed_operator.policy.memory import next_memory
 from governed_operator.policy.observed import Observed
@@ -22,6 +23,11 @@ RECHECK = 5.0
 def decide(obs: Observed) -> Decision:
     """What should be for this model. Pure."""
     decision, target = _decided(obs)
+    found = standing(obs)
+    if found is not None and found.holds and not decision.stopped:
+        decision = withhold(obs, decision, found)
+        target = None if decision.withheld else target
+    decision = replace(decision, policy=found, again_in=_sooner(decision.again_in, found.again_in if found else None))
     memory = next_memory(obs.status, decision, target)
     violated = decision.violations
     if decision.stopped and _refused_import(obs):  # resumed, it is tried once more: the image may be another one
@@ -29,6 +35,10 @@ def decide(obs: Observed) -> Decision:
     if memory.rejected and memory.rejected == obs.status.rejected and not _refused_import(obs):
         violated = (*_still_rejected(obs, memory.rejected), *violated)
     return replace(decision, memory=memory, violations=violated)
+
+
+def _sooner(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _decided(obs: Observed) -> tuple[Decision, str | None]:

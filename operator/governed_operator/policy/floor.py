@@ -13,7 +13,7 @@ from governed_api.names import CLUSTER_POLICY_KIND, POLICY_KIND
 from governed_api.policy import ClusterExemption, Exemption, MetricFloor, PolicySpec, Require, RuleName
 from governed_api.quantities import seconds
 
-__all__ = ["RULES", "Floor", "Judgement", "Subject", "judge"]
+__all__ = ["RULES", "Floor", "InForce", "Judgement", "Subject", "Unreadable", "judge"]
 
 Rule = Callable[[GovernedModelSpec, Require], str | None]
 """What is wrong, as ``found; wanted; remedy`` in :func:`_fault`'s form; None where the model meets the requirement, or
@@ -65,6 +65,33 @@ class Floor:
         """The one that lasts longest of those that name a model and a rule."""
         found = [e for e in self.exemptions if e.rule == rule and _names(e, model)]
         return max(found, key=lambda e: _end(e).timestamp(), default=None)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A policy of a model's namespace, or of the cluster, that this version's types don't take."""
+
+    title: str
+    """As people are told."""
+    fault: str
+    labels: Mapping[str, str]
+    """Which models it is about: those with all of these."""
+    refuses: bool
+    """False: it says Audit, so that it would refuse nothing."""
+
+    def concerns(self, model: Subject) -> bool:
+        """Whether it may be about a model."""
+        return all(model.labels.get(k) == v for k, v in self.labels.items())
+
+
+@dataclass(frozen=True)
+class InForce:
+    """All that is known of the policies of a model's namespace and of the cluster."""
+
+    floors: tuple[Floor, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    unread: str = ""
+    """Why there may be others; empty: there are none."""
 
 
 class Judgement(NamedTuple):

@@ -14,6 +14,7 @@ from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
 from governed_api.runtime import TRACK_STABLE
 from governed_operator.desired.manifest import Subject
+from governed_operator.policy.floor import InForce
 from governed_operator.watch.cache import Child, ChildKey
 from governed_operator.watch.facts import PodFacts, WorkloadFacts
 
@@ -61,6 +62,9 @@ class Observed:
     """Of the namespace's archive."""
     outside: Outside = Outside()
     archive_failure: Refusal | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """All of the model's."""
+    policies: InForce = field(default_factory=InForce)
 
     @property
     def model(self) -> ResolvedModel:

@@ -24,6 +24,7 @@ from governed_operator.policy.revisions import (
 )
 
 State = tuple[Truth, Cause, str]
+SEE_POLICY = "condition PolicySatisfied says what holds it"
 RANK = {kind: number for number, kind in enumerate(c.TYPES)}
 
 
@@ -112,6 +113,7 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
         c.ARCHIVE_READY: _archive(obs),
         c.ENCRYPTION_READY: _encryption(obs),
         c.QUOTA_ENFORCED: _quota(obs),
+        c.POLICY_SATISFIED: _policy(decision),
         c.TRAINING_SUCCEEDED: _training(obs, decision) if spec.lifecycle.training else None,
         c.MODEL_VERIFIED: _verified(obs, decision),
         c.PREDICTOR_READY: _predictor(obs, decision),
@@ -120,6 +122,12 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
         c.BIAS_WITHIN_THRESHOLDS: _bias_state(obs) if spec.governance.bias else None,
         c.DEGRADED: _degraded(obs),
     }
+
+
+def _policy(decision: Decision) -> State | None:
+    """None where no policy is about the model."""
+    found = decision.policy
+    return (found.status, found.reason, found.message) if found else None
 
 
 def _degraded(obs: Observed) -> State:
@@ -205,6 +213,8 @@ def _training(obs: Observed, decision: Decision) -> State:
         return "True", Reason.TRAINED, trainer.message
     if decision.stopped:
         return "Unknown", Reason.SUSPENDED, "spec.suspend is true"
+    if decision.policy and decision.withheld and not decision.train:
+        return "Unknown", decision.policy.reason, f"no trainer Job is made: {SEE_POLICY}"
     message = trainer.message if trainer and answers else ""
     return "Unknown", Reason.TRAINING, message or "the trainer Job has not reported yet"
 
@@ -237,7 +247,7 @@ def _predictor(obs: Observed, decision: Decision) -> State:
         return "False", Reason.SUSPENDED, "spec.suspend is true: nothing runs"
     workload = obs.workload()
     if workload is None:
-        return "False", Reason.NOT_DEPLOYED, "no artefact to serve yet"
+        return "False", Reason.NOT_DEPLOYED, SEE_POLICY if decision.withheld else "no artefact to serve yet"
     if not workload.observed or (decision.stable and workload.revision != decision.stable.name):
         return "False", Reason.ROLLING_OUT, "the Deployment controller has not seen the present revision yet"
     floor = min(workload.wanted, max(1, obs.model.spec.predictor.min_replicas))

@@ -46,7 +46,9 @@ _carried = msgspec.json.Decoder(_Carried).decode
 
 
 NOT_ALLOWED_PAUSE = 30.0
-"""Seconds before a namespace is asked again that may not be read."""
+"""Seconds before what may not be read is asked for again."""
+NOT_THERE = (403, 404)
+"""What is answered where a kind may not be read, or has no CRD."""
 
 
 class Sink(Protocol):
@@ -82,7 +84,10 @@ class Reflector:
         namespace: str | None = None,
         *,
         selector: str = SELECTOR,
+        refused: Callable[[ApiError], None] | None = None,
     ) -> None:
+        """``refused``: told where the kind may not be read, or isn't there; the others' work begins without it all the
+        same, so whatever leans on it must then be held."""
         self.kind, self.namespace = kind, namespace
         self.synced = asyncio.Event()
         self.heard = time.monotonic()
@@ -91,6 +96,7 @@ class Reflector:
         self._selector = selector
         self._wake = wake
         self._broke = broke
+        self._refused = refused
 
     async def run(self) -> None:
         """Never returns; breaks are retried with back-off."""
@@ -105,7 +111,7 @@ class Reflector:
                     failures = 0
             except ApiError as error:
                 failures += 1
-                if error.status == 410 or failures > 3:
+                if error.status == 410 or failures > 3 or self._may_be_refused(error):
                     version = ""
                 self._broke()
                 if error.status != 410:
@@ -113,11 +119,17 @@ class Reflector:
                 await asyncio.sleep(self._pause(error, failures))
 
     def _pause(self, error: ApiError, failures: int) -> float:
-        if self.namespace is None or error.status != 403:
+        refused = self._may_be_refused(error)
+        if not refused and (self.namespace is None or error.status != 403):
             return min(30.0, 0.2 * 2.0**failures)
+        if refused and self._refused is not None:
+            self._refused(error)
         self.heard = time.monotonic()
         self.synced.set()
         return NOT_ALLOWED_PAUSE
+
+    def _may_be_refused(self, error: ApiError) -> bool:
+        return self._refused is not None and error.status in NOT_THERE
 
     @property
     def what(self) -> str:

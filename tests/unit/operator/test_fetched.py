@@ -17,6 +17,7 @@ from governed_operator.policy.decide import decide
 from governed_operator.policy.status import conditions
 from governed_operator.settings import Capabilities, OperatorSettings
 from governed_operator.watch.cache import Cache
+from governed_operator.watch.policies import Policies
 
 URI = "s3://bucket/m.onnx"
 ARTEFACT = "sha256:" + "cd" * 32
@@ -163,7 +164,7 @@ async def test_a_secret_that_is_not_there_is_said() -> None:
         ({"s": {}, "ca": {"ca.crt": "x"}}, None),
     ):
         cluster: Any = Secrets(**secrets)
-        observer = Observer(cluster, Cache(), OperatorSettings(), Capabilities())
+        observer = Observer(cluster, Cache(), OperatorSettings(), Capabilities(), policies=Policies())
         assert (await observer._outside(model)).missing_source == words
 
 
@@ -173,7 +174,7 @@ async def test_a_named_secret_is_opened_only_where_metadata_do_not_show_its_key(
 ) -> None:
     model = resolved({"governance": {"encryption": {"keyRef": {"secretName": "k"}}}} | spec())
     cluster: Any = Secrets(told, k={"kek": "x"})
-    observer = Observer(cluster, Cache(), OperatorSettings(), Capabilities())
+    observer = Observer(cluster, Cache(), OperatorSettings(), Capabilities(), policies=Policies())
     assert (await observer._outside(model)).missing_secret is None
     assert cluster.read == read
     cluster.secrets["k"], cluster.told = {}, ()
