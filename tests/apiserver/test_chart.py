@@ -574,7 +574,9 @@ def test_roles_in_named_namespaces_are_all_that_the_operator_needs(
                 assert not [verb for verb in SECRET_VERBS if may(bed.cluster, verb, place)], place
             held = {verb for verb in SECRET_VERBS if may(bed.cluster, verb, ours.namespace)}
             assert held == {"get", "list", "watch", "create"}
-            reached = {r.namespace for r in asked if r.resource}
+            everywhere = {r.resource for r in asked if r.resource and not r.namespace}
+            assert everywhere == {"clustergovernancepolicies"}, "what every model must meet is in no namespace"
+            reached = {r.namespace for r in asked if r.resource} - {""}
             assert reached <= {ours.namespace, also.namespace, OPERATOR_NAMESPACE}
             status = theirs.get("gmodel", "plain")["status"]
             assert (status["conditions"], status["observedGeneration"]) == ([], -1), "nobody looks after it"
