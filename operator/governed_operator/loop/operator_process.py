@@ -153,7 +153,8 @@ class OperatorProcess:
         self.queue.wake_low_priority(models_of(self.cache, key[0], about))
 
     def _policies_refused(self, kind: str, place: str | None, error: ApiError) -> None:
-        self._policy_changed(self.policies.refused(kind, place, error))
+        if key := self.policies.refused(kind, place, error):
+            self._policy_changed(key)
 
     async def _published(self, source: IssuerSource) -> Found:
         """Raises NotFetched."""

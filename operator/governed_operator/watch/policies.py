@@ -121,12 +121,12 @@ class Policies:
         """Whom the change of a policy is about, told once: labels of models, as it selected before and selects now."""
         return self._touched.pop(key, [])
 
-    def refused(self, kind: str, namespace: str | None, error: ApiError) -> ModelKey:
-        """They may not be listed, or there is no such kind. The key to wake by."""
+    def refused(self, kind: str, namespace: str | None, error: ApiError) -> ModelKey | None:
+        """They may not be listed, or there is no such kind. The key to wake by; None where that was known."""
         place = namespace or EVERYWHERE
         remedy = "install its CRD" if error.status == 404 else "grant the operator list and watch of them"
-        self._unread[kind, place] = f"{error}; {remedy}, as the chart does"
-        return self._all_of(place)
+        before, self._unread[kind, place] = self._unread[kind, place], f"{error}; {remedy}, as the chart does"
+        return None if before == self._unread[kind, place] else self._all_of(place)
 
     def stale(self, kind: str, head: Head) -> bool:
         """Whether this state, or a later one, is known already."""

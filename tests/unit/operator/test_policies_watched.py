@@ -223,7 +223,7 @@ async def test_what_may_not_be_listed_holds_models_not_the_operator(
     status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paused: list[float] = []
-    woken: list[ModelKey] = []
+    woken: list[ModelKey | None] = []
     policies = listed()
     server: Any = Refusing(ApiError(status, "x", "no"), ApiError(status, "x", "no"))
 
@@ -241,7 +241,7 @@ async def test_what_may_not_be_listed_holds_models_not_the_operator(
         await reflector.run()
     assert paused == [reflector_module.NOT_ALLOWED_PAUSE] * 2
     assert policies.unread("n") == ""
-    assert woken == [("", ""), ("", ""), ("", "floor"), ("", "")]
+    assert woken == [("", ""), None, ("", "floor"), ("", "")], "what was known wakes nobody"
 
 
 async def test_a_right_that_is_lost_is_listed_anew_once_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
