@@ -261,3 +261,17 @@ async def test_an_account_of_the_cluster_is_its_issuers_subject() -> None:
     assert (issuer.issuer, issuer.audience) == ("https://kubernetes.default.svc.cluster.local", "loans")
     (caller,) = server.document.callers
     assert [token.subject for token in caller.tokens] == ["system:serviceaccount:batch:scorer"]
+
+
+async def test_a_document_is_kept_right_as_long_as_an_earlier_revision_may_read_it() -> None:
+    """A policy may hold the revision that no longer asks who calls: a revocation must reach the one that serves."""
+    server = Server()
+    process = Process(server, stored())
+    await process.look()
+    process.book.drop("ModelConsumer", head_of(stored()))
+    assert await process.look(model("Off")) == 1
+    assert server.document.callers == []
+    config = json.dumps(server.config).encode()
+    process.cache.drop("ConfigMap", head_of(config))
+    process.book.put("ModelConsumer", stored(version=9))
+    assert await process.look(model("Off")) == 0, "where there is none, none is made"

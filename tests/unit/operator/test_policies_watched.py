@@ -9,6 +9,7 @@ import pytest
 from governed_api.json_types import Json
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import CLUSTER_POLICY, POLICY
+from governed_operator.loop.observe import Observer
 from governed_operator.loop.operator_process import OperatorProcess
 from governed_operator.loop.policies import PolicyTeller, in_force, models_of
 from governed_operator.loop.recorder import EventRecorder
@@ -196,8 +197,8 @@ def test_labels_of_any_of_the_selectors_count() -> None:
     cache = Cache()
     for observed in (model("a", x="1"), model("b", x="2"), model("c")):
         cache.put_model(observed)
-    assert [key[1] for key in models_of(cache, "n", [{"x": "1"}, {"x": "2"}])] == ["a", "b"]
-    assert [key[1] for key in models_of(cache, "", [{}])] == ["a", "b", "c"]
+    assert {key[1] for key in models_of(cache, "n", [{"x": "1"}, {"x": "2"}])} == {"a", "b"}
+    assert {key[1] for key in models_of(cache, "", [{}])} == {"a", "b", "c"}
     assert list(models_of(cache, "n", [])) == []
 
 
@@ -304,3 +305,19 @@ async def test_who_wrote_a_policy_that_cannot_be_read_hears_of_it() -> None:
     assert "roll nothing new out" in own["note"]
     assert (cluster["metadata"]["namespace"], "namespace" in cluster["regarding"]) == ("default", False)
     assert "says nothing of models" in cluster["note"]
+
+
+async def test_what_is_observed_of_a_model_has_its_labels_and_the_policies_in_force() -> None:
+    policies, cache = listed(), Cache()
+    policies.put(OURS, policy())
+    policies.put(OURS, policy("wrong", require=None))
+    cache.put_model(model("m", risk="high"))
+    settings, capabilities = OperatorSettings(), Capabilities()
+    observer = Observer(cast(Cluster, SimpleNamespace()), cache, settings, capabilities, policies=policies)
+    key = ("n", "m")
+    seen = await observer.observe(key, cache.models[key])
+    assert (seen.labels, [f.name for f in seen.policies.floors]) == ({"risk": "high"}, ["floor"])
+    assert [found.title for found in seen.policies.unreadable] == ["GovernancePolicy wrong"]
+    assert seen.policies.unread == ""
+    policies.refused(ALL, None, REFUSED)
+    assert (await observer.observe(key, cache.models[key])).policies.unread == policies.unread("n") != ""
