@@ -6,7 +6,7 @@ no numpy is needed here: its dtypes are named by strings.
 
 from typing import Literal, NamedTuple
 
-__all__ = ["BYTES", "DATATYPES", "NUMBERS", "NUMERIC", "ONNX", "Datatype"]
+__all__ = ["BYTES", "DATATYPES", "NUMERIC", "ONNX", "Datatype"]
 
 
 class Datatype(NamedTuple):
@@ -59,6 +59,5 @@ DATATYPES: dict[str, Datatype] = {d.name: d for d in _ALL}
 BYTES = "BYTES"
 NUMERIC = frozenset(d.name for d in _ALL if d.name != BYTES)
 """All that numpy computes with: BOOL and the numbers."""
-NUMBERS = NUMERIC - {"BOOL"}
 ONNX: dict[str, str] = {d.onnx: d.name for d in _ALL}
 """ONNX tensor type → datatype."""

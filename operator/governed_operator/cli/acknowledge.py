@@ -23,7 +23,7 @@ def command(
     context: Context = None,
 ) -> None:
     """Acknowledge the alarm of a failed verdict: its action is lifted, the verdict stays; recorded in the ledger."""
-    from governed_operator.local.client import ClientError
+    from governed_operator.local.json_client import ClientError
 
     cluster = in_cluster(name, namespace, context)
     try:

@@ -20,8 +20,9 @@ from governed_operator.cli.auditor_access import Credentials, auditor_client
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel, models_in_cluster
 from governed_operator.cli.report_inputs import Given, gathered
 from governed_operator.console.upstream import Away
-from governed_operator.local.client import ClientError, ModelClient
+from governed_operator.local.client import ModelClient
 from governed_operator.local.errors import LocalError
+from governed_operator.local.json_client import ClientError
 from governed_operator.local.overview import (
     Overview,
     Summary,

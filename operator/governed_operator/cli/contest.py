@@ -30,7 +30,7 @@ def command(
     context: Context = None,
 ) -> None:
     """Contest a decision: prints its record, an explanation and a counterfactual as JSON; recorded in the ledger."""
-    from governed_operator.local.client import ClientError
+    from governed_operator.local.json_client import ClientError
 
     cluster = in_cluster(name, namespace, context)
     try:

@@ -22,7 +22,7 @@ def command(
     context: Context = None,
 ) -> None:
     """List contested decisions that no person has decided, oldest deadline first; exit status 3 when one is overdue."""
-    from governed_operator.local.client import ClientError
+    from governed_operator.local.json_client import ClientError
 
     cluster = in_cluster(name, namespace, context)
     try:

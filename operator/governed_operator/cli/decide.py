@@ -50,7 +50,7 @@ def command(
     context: Context = None,
 ) -> None:
     """Close a contest: decider, outcome and reason, and whether it was in time, are recorded in the ledger."""
-    from governed_operator.local.client import ClientError
+    from governed_operator.local.json_client import ClientError
 
     cluster = in_cluster(name, namespace, context)
     token = _token(token_file, name, workdir, cluster)

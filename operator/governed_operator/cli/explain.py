@@ -114,7 +114,8 @@ def _answer(
     way: AbstractContextManager[str],
     key: Mapping[str, str],
 ) -> "ExplainAnswer":
-    from governed_operator.local.client import ClientError, ModelClient
+    from governed_operator.local.client import ModelClient
+    from governed_operator.local.json_client import ClientError
 
     try:
         with way as at, ModelClient(at, name, headers=key) as client:

@@ -282,8 +282,7 @@ def here(name: str, port: int, workdir: Path | None = None) -> str:
     """Address of a port of the model's run on this machine; of one with the ports as they are, where none runs."""
     from governed_operator.local.workdir import Workdir
 
-    offset = Workdir.of(name, workdir).serving_port_offset
-    return rt.on_this_machine(port + (offset or 0))
+    return Workdir.of(name, workdir).address(port)
 
 
 def refuse_both(url: str | None) -> None:

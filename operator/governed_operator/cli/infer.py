@@ -18,8 +18,9 @@ def command(
     context: Context = None,
 ) -> None:
     """Ask a model for one answer: its outputs, and the request's id in the ledger."""
-    from governed_operator.local.client import ClientError, ModelClient
+    from governed_operator.local.client import ModelClient
     from governed_operator.local.explanation_view import answer_view
+    from governed_operator.local.json_client import ClientError
     from governed_operator.local.plain_console import plain_console
 
     row, key = features(instance), api_key_headers(api_key_file)

@@ -4,37 +4,26 @@ import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict, TypeGuard, cast
 from urllib.parse import quote
 
 import httpx
 
 from governed_api import routes
-from governed_api.datatypes import DATATYPES, NUMBERS
-from governed_api.json_types import Json, Scalar
+from governed_api.json_reading import mapping, mappings
+from governed_api.json_types import Json
 from governed_api.printable import printable
+from governed_operator.local.columns import DeclaredTensor, Row, Tensor, column
+from governed_operator.local.json_client import ClientError, JsonClient, Refused, Unreadable
 
 TIMEOUT = 75.0
 """Seconds; a model's own timeout is 60 where its manifest names none."""
 EXPLANATION_PATIENCE = 600.0
 """Seconds in which an explanation that is computed as a job must be there."""
 
-Row = dict[str, Scalar]
-"""Raw features of one instance, by name."""
 
-
-class DeclaredTensor(TypedDict):
-    """An input that the model's metadata names."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class Tensor(DeclaredTensor):
-    """A V2 tensor with its values, flat."""
-
-    data: list[Scalar]
+_SHIPPED_LATER = (HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Answers to whoever asks for a receipt too early."""
 
 
 class ModelParameters(TypedDict, total=False):
@@ -53,9 +42,12 @@ class Metadata(TypedDict):
 
 
 class AnswerParameters(TypedDict, total=False):
-    """Of an answer: the mitigation of bias that the model was trained with."""
+    """Of an answer: the mitigation of bias that the model was trained with; its revision; our id, where the answer's
+    is the client's."""
 
     mitigation: str
+    revision: str
+    prediction_id: str
 
 
 class InferAnswer(TypedDict):
@@ -151,41 +143,32 @@ class ExplainAnswer(TypedDict, total=False):
     explanations: list[Explanation]
 
 
-class Ticket(TypedDict, total=False):
+class Ticket(TypedDict):
     """An explanation that is computed while nobody waits."""
 
     id: str
     status: str
-    error: str
-    result: ExplainAnswer
-
-
-class ClientError(Exception):
-    """The model can't be reached or refuses; the message says what it answered, ``status`` with which HTTP status."""
-
-    def __init__(self, message: str, status: int | None = None):
-        super().__init__(message)
-        self.status = status
+    error: NotRequired[str]
+    result: NotRequired[Json]
 
 
 class ModelClient:
-    """Speaks to one model at ``url``; rows are mappings of raw features. ``headers``: of every request. ``timeout`` in
-    seconds: longer than the model's own, whose 504 says what to do."""
+    """Speaks to one model ``at`` an address, or by a client of it; rows are mappings of raw features. ``headers``: of
+    every request. ``timeout`` in seconds: longer than the model's own, whose 504 says what to do."""
 
     def __init__(
         self,
-        url: str,
+        at: str | JsonClient,
         model: str,
         *,
         timeout: float = TIMEOUT,
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(
-            base_url=url.rstrip("/"), timeout=timeout, trust_env=False, headers=headers, transport=transport
+        self._http = (
+            at if isinstance(at, JsonClient) else JsonClient(at, timeout=timeout, headers=headers, transport=transport)
         )
-        self._timeout = timeout
-        self._model = model
+        self._model = quote(model, safe="")
         self._metadata: Metadata | None = None
 
     def __enter__(self) -> "ModelClient":
@@ -197,49 +180,58 @@ class ModelClient:
     def metadata(self) -> Metadata:
         """Asked once. Raises ClientError."""
         if self._metadata is None:
-            self._metadata = self._json("GET", routes.MODEL.format(model=self._model))
+            path = self._path(routes.MODEL)
+            document = self._http.mapping("GET", path)
+            if not _is_metadata(document):
+                raise Unreadable(f"{path}: expected a model's metadata with its inputs, found {_names(document)}")
+            self._metadata = document
         return self._metadata
 
     def infer(self, rows: Sequence[Row]) -> InferAnswer:
         """V2 answer for ``rows`` in one request. Raises ClientError."""
-        answer: InferAnswer = self._json(
-            "POST", routes.INFER.format(model=self._model), {"inputs": self._columns(rows)}
-        )
-        return answer
+        return self.inferred(rows)[0]
+
+    def inferred(
+        self, rows: Sequence[Row], headers: Mapping[str, str] | None = None
+    ) -> tuple[InferAnswer, Mapping[str, str]]:
+        """As `infer`, with ``headers`` of this request; and those of the answer. Raises ClientError."""
+        path = self._path(routes.INFER)
+        answer = self._http.ask("POST", path, {"inputs": self._columns(rows)}, headers)
+        document = self._http.document(path, answer)
+        if not _is_answer(document):
+            raise Unreadable(f"{path}: expected an answer with an id and outputs, found {_names(document)}")
+        return document, answer.headers
 
     def explain(self, row: Row, parameters: Mapping[str, object]) -> ExplainAnswer:
         """The explanation of ``row``; ``parameters`` as the explainer's README lists them. Raises ClientError."""
-        body: dict[str, object] = {"inputs": self._columns([row])}
-        if parameters:
-            body["parameters"] = parameters
-        answer: ExplainAnswer = self._json("POST", routes.EXPLAIN.format(model=self._model), body)
-        return answer
+        path = self._path(routes.EXPLAIN)
+        return _explained(path, self._http.mapping("POST", path, self._question(row, parameters)))
 
-    def explain_in_time(self, row: Row, parameters: Mapping[str, object]) -> ExplainAnswer:
+    def explain_in_time(
+        self, row: Row, parameters: Mapping[str, object], *, patience: float = EXPLANATION_PATIENCE
+    ) -> ExplainAnswer:
         """As `explain`; on a busy machine an explanation takes longer than a request may: then it is asked for as a
-        job, unless the request bounds the time itself. Raises ClientError."""
+        job of ``patience`` seconds, unless the request bounds the time itself. Raises ClientError."""
         try:
             return self.explain(row, parameters)
         except ClientError as error:
             if error.status != HTTPStatus.GATEWAY_TIMEOUT or "budgetMilliseconds" in parameters:
                 raise
-        return self.explain_later(row, parameters, patience=EXPLANATION_PATIENCE)
+        return self.explain_later(row, parameters, patience=patience)
 
     def explain_later(
         self, row: Row, parameters: Mapping[str, object], *, patience: float, every: float = 1.0
     ) -> ExplainAnswer:
         """The explanation of a row that takes longer than a request may: asked for, and fetched once it is there,
         within ``patience`` seconds. Raises ClientError."""
-        body: dict[str, object] = {"inputs": self._columns([row])}
-        if parameters:
-            body["parameters"] = parameters
-        ticket: Ticket = self._json("POST", routes.EXPLANATIONS.format(model=self._model), body)
-        path = routes.EXPLANATION.format(model=self._model, ticket=quote(ticket["id"], safe=""))
+        jobs = self._path(routes.EXPLANATIONS)
+        ticket = _ticket(jobs, self._http.mapping("POST", jobs, self._question(row, parameters)))
+        path = self._path(routes.EXPLANATION, ticket=quote(ticket["id"], safe=""))
         deadline = time.monotonic() + patience
         while True:
-            ticket = self._json("GET", path)
+            ticket = _ticket(path, self._http.mapping("GET", path))
             if ticket["status"] == "done":
-                return ticket["result"]
+                return _explained(path, mapping(ticket.get("result")))
             if ticket["status"] == "failed":
                 raise ClientError(
                     f"the explanation {ticket['id']} failed: {ticket.get('error', 'it does not say why')}"
@@ -251,86 +243,110 @@ class ModelClient:
                 )
             time.sleep(every)
 
+    def receipt(self, id: str) -> str:
+        """The proof that the answer with our ``id`` is in the ledger (a C2SP tlog-proof); waited for while it isn't.
+        Raises ClientError."""
+        path = self._path(routes.RECEIPT, id=quote(id, safe=""))
+        answer = self._http.ask("GET", path, retried=_SHIPPED_LATER)
+        try:
+            return answer.data.decode()
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"{path}: expected a receipt, found bytes that are no text") from error
+
+    def ready(self) -> bool:
+        """Whether it answers predictions. Raises ClientError, where nobody listens as well."""
+        try:
+            self._http.ask("GET", self._path(routes.MODEL_READY), retried=())
+        except Refused as refusal:
+            if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                return False
+            raise
+        return True
+
     def acknowledge(self, by: str, reason: str) -> None:
         """To the auditor: a person takes over the alarm of a failed verdict. Raises ClientError."""
-        self._json("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
+        self._http.mapping("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
 
     def contests(self) -> list[dict[str, Json]]:
         """From the auditor: contested decisions that no person has decided, oldest deadline first. Raises
         ClientError."""
-        answer: list[dict[str, Json]] = self._json("GET", routes.REVIEWS)["open"]
-        return answer
+        return mappings(self._http.mapping("GET", routes.REVIEWS).get("open"))
 
     def verdict(self) -> dict[str, Json]:
         """From the auditor: the bias verdict in full. Raises ClientError."""
-        answer: dict[str, Json] = self._json("GET", routes.VERDICT)
-        return answer
+        return self._http.mapping("GET", routes.VERDICT)
 
     def decide(self, request: str, by: str, outcome: str, reason: str, token: str) -> dict[str, Json]:
         """To the auditor: a person with the operator's ``token`` decides what was contested. Raises ClientError."""
         body = {"by": by, "outcome": outcome, "reason": reason}
         path = routes.DECISION.format(request_id=quote(request, safe=""))
-        answer: dict[str, Json] = self._json("POST", path, body, {"authorization": f"Bearer {token}"})
-        return answer
+        return self._http.mapping("POST", path, body, {"authorization": f"Bearer {token}"})
 
     def contest(self, request: str, by: str, reason: str) -> dict[str, Json]:
         """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises
         ClientError."""
-        answer: dict[str, Json] = self._json("POST", routes.REVIEWS, {"id": request, "by": by, "reason": reason})
-        return answer
+        return self._http.mapping("POST", routes.REVIEWS, {"id": request, "by": by, "reason": reason})
+
+    def _path(self, route: str, **parts: str) -> str:
+        return route.format(model=self._model, **parts)
+
+    def _question(self, row: Row, parameters: Mapping[str, object]) -> dict[str, object]:
+        asked: dict[str, object] = {"inputs": self._columns([row])}
+        return {**asked, "parameters": parameters} if parameters else asked
 
     def _columns(self, rows: Sequence[Row]) -> list[Tensor]:
-        return [self._column(declared, rows) for declared in self.metadata()["inputs"]]
-
-    @staticmethod
-    def _column(declared: DeclaredTensor, rows: Sequence[Row]) -> Tensor:
-        name, datatype = declared["name"], declared["datatype"]
-        missing = [i for i, row in enumerate(rows) if name not in row]
-        if missing:
-            raise ClientError(f"row {missing[0]} has no value for {name}: the model needs it ({datatype})")
-        values = [row[name] for row in rows]
-        if datatype in NUMBERS:
-            data: list[Scalar] = [_number(name, datatype, v) for v in values]
-        else:
-            data = values if datatype == "BOOL" else [str(v) for v in values]
-        return {"name": name, "datatype": datatype, "shape": [len(rows), 1], "data": data}
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, object] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any:
-        """A JSON mapping, which the caller's type describes."""
-        try:
-            answer = self._http.request(method, path, json=body, headers=headers)
-            document = answer.json()
-        except httpx.ReadTimeout as error:
-            raise ClientError(
-                f"{self._http.base_url}{path}: no answer within {self._timeout:g} s; ask again when the machine is "
-                "less busy, or for less",
-                504,
-            ) from error
-        except httpx.HTTPError as error:
-            raise ClientError(
-                f"{self._http.base_url}: {str(error) or type(error).__name__}: is the model running there?"
-            ) from error
-        except ValueError as error:
-            raise ClientError(f"{self._http.base_url}{path} answered {answer.status_code} and no JSON") from error
-        if answer.status_code >= 400:
-            words = document.get("error", document) if isinstance(document, dict) else document
-            raise ClientError(printable(f"{path} answered {answer.status_code}: {words}"), answer.status_code)
-        if not isinstance(document, dict):
-            raise ClientError(f"{path}: expected a JSON mapping, found {type(document).__name__}")
-        return document
+        return [column(declared, rows) for declared in self.metadata()["inputs"]]
 
 
-def _number(name: str, datatype: str, value: Scalar) -> Scalar:
-    """A word of the command line as the number that the model takes; anything else as it is. Raises ClientError."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(value) if DATATYPES[datatype].json == "number" else int(value)
-    except ValueError:
-        raise ClientError(f"{name}: expected a number ({datatype}), found {value!r}") from None
+def _is_metadata(document: Mapping[str, Json]) -> TypeGuard[Metadata]:
+    inputs = document.get("inputs")
+    return (
+        isinstance(inputs, list)
+        and all(_is_tensor(tensor) for tensor in inputs)
+        and _is_described(document.get("parameters", {}))
+    )
+
+
+def _is_described(parameters: Json) -> bool:
+    if not isinstance(parameters, dict):
+        return False
+    classes, coverage = parameters.get("classes", []), parameters.get("coverage", 0)
+    named = isinstance(classes, list) and all(isinstance(name, str | int) for name in classes)
+    return named and isinstance(coverage, int | float)
+
+
+def _is_answer(document: Mapping[str, Json]) -> TypeGuard[InferAnswer]:
+    outputs = document.get("outputs")
+    return (
+        isinstance(document.get("id"), str)
+        and isinstance(outputs, list)
+        and all(_is_tensor(tensor) and isinstance(mapping(tensor).get("data"), list) for tensor in outputs)
+        and isinstance(document.get("parameters", {}), dict)
+    )
+
+
+def _is_tensor(value: Json) -> bool:
+    match value:
+        case {"name": str(), "datatype": str(), "shape": list(shape)}:
+            return bool(shape) and all(isinstance(size, int) for size in shape)
+    return False
+
+
+def _ticket(path: str, document: dict[str, Json]) -> Ticket:
+    """Raises Unreadable."""
+    match document:
+        case {"id": str(), "status": str()}:
+            return cast(Ticket, document)
+    raise Unreadable(f"{path}: expected a job with id and status, found {_names(document)}")
+
+
+def _explained(path: str, document: dict[str, Json]) -> ExplainAnswer:
+    """Raises Unreadable."""
+    found = document.get("explanations")
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise Unreadable(f"{path}: expected explanations, found {_names(document)}")
+    return cast(ExplainAnswer, document)
+
+
+def _names(document: Mapping[str, Json]) -> str:
+    return printable(", ".join(document)[:200]) or "nothing"

@@ -15,8 +15,8 @@ from governed_operator.local.client import (
     Explanation,
     InferAnswer,
     Metadata,
-    Tensor,
 )
+from governed_operator.local.columns import Tensor
 
 SET, INTERVAL = "prediction_set", "prediction_interval"
 """Outputs with a promised coverage."""

@@ -11,7 +11,7 @@ from typing import TypeGuard
 from governed_api.model import GovernedModel
 from governed_api.names import ANNOTATION_SAMPLES
 from governed_api.regular_files import read_regular
-from governed_operator.local.client import Row
+from governed_operator.local.columns import Row
 from governed_operator.local.errors import LocalError
 
 SAMPLE_BYTES = 256 << 20

@@ -12,9 +12,10 @@ from governed_api import routes
 from governed_api.report import AuditorReport
 from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
-from governed_operator.local.client import ClientError, ModelClient
+from governed_operator.local.client import ModelClient
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import answer_view, explanation_view
+from governed_operator.local.json_client import ClientError
 from governed_operator.local.plain_console import plain_console
 from governed_operator.local.proof import answered, verify, wait_for_entry
 from governed_operator.local.reports import training_report

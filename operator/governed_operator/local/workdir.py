@@ -96,6 +96,10 @@ class Workdir:
             return None
         return offset if isinstance(offset, int) else None
 
+    def address(self, port: int) -> str:
+        """Of a port of the model on this machine; of one with the ports as they are, where none serves from here."""
+        return rt.on_this_machine(port + (self.serving_port_offset or 0))
+
     def remember_serving(self, port_offset: int) -> None:
         """The model is ready: whoever asks for it by name finds its ports."""
         replace_content(self._serving_file, json.dumps({"portOffset": port_offset}).encode())

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.pauses import pause
 from governed_serving.decoding import decode_json
 from governed_serving.durable import replace_file
-from governed_serving.hosting.retrying import pause
 from governed_serving.sources.errors import Changed, Differs, NoRoom, Refused, SourceError, Unavailable
 from governed_serving.sources.source import Listed, Source
 from governed_serving.sources.tree import CHUNK

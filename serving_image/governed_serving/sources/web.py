@@ -22,8 +22,8 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from governed_api.json_types import Json
+from governed_api.pauses import retry_after
 from governed_serving.decoding import decode_json
-from governed_serving.hosting.retrying import retry_after
 from governed_serving.outbound import address_of, at_address, is_internal, is_public
 from governed_serving.sources.errors import Changed, Refused, Unavailable
 from governed_serving.sources.source import Part

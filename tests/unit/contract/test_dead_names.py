@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 PRODUCT = ("crds/governed_api", "operator/governed", "operator/governed_operator", "serving_image/governed_serving")
 
 CALLED_FROM_OUTSIDE = {
+    "operator/governed/client.py::_Bearer.auth_flow": "httpx.Auth",
     "operator/governed_operator/cli/__init__.py::plugin": "kubectl, by the program kubectl-governed",
     "crds/governed_api/schema.py::_Dumper.ignore_aliases": "yaml.Dumper",
     "operator/governed_operator/local/plain_console.py::_Escaping.process_renderables": "rich.console.RenderHook",

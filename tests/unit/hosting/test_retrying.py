@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from governed_api.jitter import JITTER
-from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying, retry_after
+from governed_api.pauses import retry_after
+from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 
 Answer = int | tuple[int, str] | Exception
 

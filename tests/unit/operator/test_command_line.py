@@ -7,7 +7,9 @@ import yaml
 from typer.testing import CliRunner
 
 from governed_operator.cli import app
-from governed_operator.local.client import ClientError, ModelClient
+from governed_operator.local.client import ModelClient
+from governed_operator.local.columns import DeclaredTensor, column
+from governed_operator.local.json_client import ClientError
 
 VALID = {
     "apiVersion": "governedmodels.io/v1alpha1",
@@ -122,10 +124,10 @@ def test_explain_says_what_it_expected(cli: CliRunner) -> None:
 
 
 def test_words_become_the_numbers_that_the_model_takes() -> None:
-    declared = {"name": "age", "datatype": "FP32"}
-    assert ModelClient._column(declared, [{"age": "41"}, {"age": 2}])["data"] == [41.0, 2]
+    declared: DeclaredTensor = {"name": "age", "datatype": "FP32", "shape": [-1, 1]}
+    assert column(declared, [{"age": "41"}, {"age": 2}])["data"] == [41.0, 2]
     with pytest.raises(ClientError, match="age: expected a number"):
-        ModelClient._column(declared, [{"age": "old"}])
+        column(declared, [{"age": "old"}])
 
 
 def test_run_once_looks_for_its_requests_before_it_trains(

@@ -5,7 +5,8 @@ import json
 import httpx
 import pytest
 
-from governed_operator.local.client import ClientError, ModelClient
+from governed_operator.local.client import ModelClient
+from governed_operator.local.json_client import ClientError
 
 METADATA = {"inputs": [{"name": "income", "datatype": "FP32", "shape": [-1, 1]}]}
 ANSWER = {"explanations": [{"method": "exact"}]}
