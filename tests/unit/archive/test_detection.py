@@ -102,7 +102,7 @@ async def test_metadata_on_another_content_is_refuted(shop: Shop) -> None:
     found = shop.detected(body)
     assert found.outcome == "refuted"
     assert "is not what its ReservedCode1 says" in said(found, "digest")
-    assert said(found, "label") == "none of our own words"
+    assert said(found, "label") == "none of the usual words"
 
 
 async def test_a_forged_digest_in_the_metadata_helps_nobody(shop: Shop) -> None:

@@ -55,14 +55,17 @@ def console(*words: str, environment: Mapping[str, str] | None = None) -> Iterat
 def test_it_opens_the_browser_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     """Although the browser, one in a terminal, goes on."""
     browser, seen = tmp_path / "browser", tmp_path / "seen"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}.new\nmv {seen}.new {seen}\nexec sleep 600 >&- 2>&-\n')
+    browser.write_text(f'#!/bin/sh\necho "$1 $$" > {seen}.new\nmv {seen}.new {seen}\nexec sleep 600 >&- 2>&-\n')
     browser.chmod(0o700)
     environment = os.environ | {"BROWSER": str(browser)}
     with console("--open", "--below", str(tmp_path / "none"), environment=environment) as (process, url):
-        assert eventually(seen.read_text, what="the browser").strip() == url
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (130, "")
+        opened, pid = eventually(lambda: seen.read_text().split(), what="the browser")
+        try:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+            assert (opened, process.returncode, said) == (url, 130, "")
+        finally:
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def test_a_recomputation_ends_with_the_console() -> None:

@@ -161,7 +161,7 @@ def _claims(content: Content) -> Iterator[tuple[str, str]]:
     if content.beside:
         yield "beside", f"{', '.join(content.beside)[:_SHOWN]}: the digest isn't of them, they may have been changed"
     words = next((words for words in LABEL_WORDS.values() if words in content.text), "")
-    yield "label", f"carries the words {words!r}: anybody can write them" if words else "none of our own words"
+    yield "label", f"carries the words {words!r}: anybody can write them" if words else "none of the usual words"
 
 
 def _nothing(content: Content, log: Verification, *, searched: bool, later: bool) -> str:
