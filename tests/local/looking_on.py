@@ -27,11 +27,11 @@ def console_shows(served: Served, id: str) -> None:
         eventually(
             lambda: browser.get(decision).text,
             lambda text: "Inclusion proof of entry" in text and "department" in text,
-            within=120,
+            within=400,
             what="the decision with its proof",
         )
         clauses = eventually(
-            lambda: browser.get("/clauses").text, lambda text: "no evidence" in text, within=120, what="clauses"
+            lambda: browser.get("/clauses").text, lambda text: "no evidence" in text, within=400, what="clauses"
         )
         assert "Traceback" not in clauses
         assert browser.post("/").status_code == 405
