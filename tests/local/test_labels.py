@@ -89,7 +89,9 @@ def test_what_was_answered_is_detected_and_what_was_changed_is_not(labelled: Ser
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         detect = ("detect", tmp_path / name, "--against", labelled.workdir)
-        found = eventually(lambda words=detect: governed(*words), lambda done: done.returncode == 0, what=name)
+        found = eventually(
+            lambda words=detect: governed(*words), lambda done: done.returncode == 0, within=300, what=name
+        )
         assert found.stdout.endswith("proved: ours\n")
     (tmp_path / "whole").write_bytes(whole.replace(b"Two.", b"Ten."))
     refuted = governed("detect", tmp_path / "whole", "--against", labelled.workdir)
