@@ -19,10 +19,13 @@ def service_account(subject: Subject) -> Manifest:
     return manifest(SERVICE_ACCOUNT, object_names.account(subject.name), subject, "access")
 
 
-def role(subject: Subject) -> Manifest:
-    """Read one report, by name, and patch its status; and hear who may call, where callers must be known."""
+def role(subject: Subject, *, earlier: bool = False) -> Manifest:
+    """Read one report, by name, and patch its status; and hear who may call, where callers must be known.
+
+    ``earlier``: pods of an earlier spec serve, which may have asked who calls.
+    """
     rules = report_rules(subject.name)
-    if subject.model.spec.authenticates:
+    if earlier or subject.model.spec.authenticates:
         name = object_names.callers(subject.name)
         verbs = ["get", "list", "watch"]
         rules.append({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": verbs})

@@ -50,7 +50,8 @@ def model_objects(subject: Subject, decision: Decision) -> list[Manifest]:
         storage.data_claim(subject),
     ]
     if not decision.stopped:
-        wanted += [access.service_account(subject), access.role(subject), access.role_binding(subject)]
+        role = access.role(subject, earlier=decision.withheld and decision.held)
+        wanted += [access.service_account(subject), role, access.role_binding(subject)]
         wanted += [network.model_policy(subject), network.importer_policy(subject)]
         if decision.train:
             wanted += [specification.training_config(subject), trainer.trainer_job(subject)]

@@ -224,7 +224,7 @@ def _token(obs: Observed, decision: Decision) -> Token:
     revisions = tuple(r and (r.name, r.percent) for r in (decision.stable, decision.canary))
     flags = (
         decision.train, decision.held, decision.stopped, decision.key_lost, decision.canary_serves,
-        decision.stable_gone,
+        decision.stable_gone, decision.withheld,
     )  # fmt: skip
     subject = obs.subject
     return (subject.uid, obs.generation, subject.priority, subject.labels, revisions, flags)

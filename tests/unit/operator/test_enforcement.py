@@ -24,6 +24,7 @@ from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_api.policy import ClusterGovernancePolicySpec, GovernancePolicySpec
 from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.manifest import Subject
+from governed_operator.desired.objects import model_objects
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.decide import decide
 from governed_operator.policy.floor import Floor, InForce, Unreadable
@@ -259,3 +260,14 @@ def test_the_end_of_an_exemption_wakes_the_model(ends: timedelta, want: float | 
     found = told(later)
     assert found
     assert found[1] == "Violated"
+
+
+def test_who_may_call_is_heard_by_what_serves_while_a_spec_is_held_that_no_longer_asks() -> None:
+    def heard(obs: Observed) -> list[str]:
+        made = model_objects(obs.subject, decide(obs))
+        (role,) = [m for m in made if m["kind"] == "Role"]
+        return [name for rule in role["rules"] if rule["resources"] == ["configmaps"] for name in rule["resourceNames"]]
+
+    obs = observed(IMPORTED, SERVING_OLD, status=GovernedModelStatus(stable=OLD))
+    assert heard(under(obs, floor())) == ["m-callers"]
+    assert heard(obs) == []
