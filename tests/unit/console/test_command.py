@@ -59,10 +59,10 @@ def test_it_opens_the_browser_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     browser.chmod(0o700)
     environment = os.environ | {"BROWSER": str(browser)}
     with console("--open", "--below", str(tmp_path / "none"), environment=environment) as (process, url):
-        opened, pid = eventually(lambda: seen.read_text().split(), what="the browser")
+        opened, pid = eventually(lambda: seen.read_text().split(), within=300, what="the browser")
         try:
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=300)
             assert (opened, process.returncode, said) == (url, 130, "")
         finally:
             os.kill(int(pid), signal.SIGKILL)
@@ -80,7 +80,7 @@ def test_a_recomputation_ends_with_the_console() -> None:
     thread.start()
     eventually(lambda: recomputing._process is not None, what="the process")
     recomputing.stop()
-    thread.join(60)
+    thread.join(300)
     assert ended.is_set()
     with pytest.raises(LocalError, match="being stopped"):
         recomputing.run(["true"], os.environ)
