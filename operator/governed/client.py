@@ -1,7 +1,7 @@
 """A client of one served model."""
 
 import ssl
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, overload
@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from governed.answers import Explanation, Prediction, explanation_of, predictions_of
 from governed.plain import plain
-from governed.rows import Rows, rows_of
+from governed.rows import Frame, Rows, rows_of
 from governed_api import routes
 from governed_api.explaining import OPTIONS
 from governed_api.json_reading import items, text_of
@@ -96,7 +96,7 @@ class Client:
     def predict(self, rows: Mapping[str, object], *, promise: bool = False) -> Prediction: ...
 
     @overload
-    def predict(self, rows: Rows, *, promise: bool = False) -> Prediction | list[Prediction]: ...
+    def predict(self, rows: Sequence[Mapping[str, object]] | Frame, *, promise: bool = False) -> list[Prediction]: ...
 
     def predict(self, rows: Rows, *, promise: bool = False) -> Prediction | list[Prediction]:
         """One row (a mapping) → its prediction; a list of rows or a data frame → a list, in their order, asked in one

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from governed import Client, Refused
 from support.consumer_manifests import consumer as manifest
 from support.oidc_issuer import issuing
 from support.waiting import eventually
@@ -57,8 +58,17 @@ def test_a_key_works_from_when_it_is_drawn_until_it_is_revoked(tickets: Served, 
     file = tmp_path / "key"
     file.write_text(f"{key}\n")
     url = tickets.url.partition("/v2")[0]
-    done = governed("infer", "tickets", "urgency=high", "length=120", "--url", url, "--api-key-file", file)
+    asking = ("infer", "tickets", "urgency=high", "length=120", "--url", url, "--api-key-file", file)
+    done = governed(*asking)
     assert done.returncode == 0, done.stderr
+    with Client(url, api_key=key, timeout=240) as client:
+        found = client.predict([{"urgency": "high", "length": 120}, {"urgency": "low", "length": 5.5}])
+        assert [set(one.probabilities) for one in found] == [set(client.metadata()["parameters"]["classes"])] * 2
+        assert found[0].outcome == json.loads(governed(*asking, "--json").stdout)["outputs"][1]["data"][0]
+        assert client.receipt(found[0]).startswith("c2sp.org/tlog-proof@v1\n")
+    with Client(url, model="tickets") as stranger, pytest.raises(Refused) as refused:
+        stranger.predict({"urgency": "high", "length": 120})
+    assert refused.value.status == 401
     second = consumer(tickets, "rotate", "app").stdout.strip()
     eventually(lambda: asked(tickets, second), lambda status: status == 200, within=WITHIN)
     assert asked(tickets, key) == 200
