@@ -112,6 +112,10 @@ PORTS = (PORT_HTTP, PORT_GRPC, PORT_INTERNAL, PORT_EXPLAINER, PORT_AUDITOR, PORT
 """All of them: a foreign runtime in the same pod must keep off."""
 POD_TOKEN_HEADER = "x-governed-pod-token"
 """In which a container of ours shows the token of the port that it asks."""
+PREDICTION_ID_HEADER = "x-prediction-id"
+"""Of an answer: its name in the ledger."""
+PROMISE_HEADER = "x-governed-promise"
+"""In which a request asks for a signed promise (1), and its answer has one."""
 BEFORE_HEADER = "x-governed-before"
 """Of an answer of routes.FIND that isn't all: what to give as ``before`` to go on."""
 

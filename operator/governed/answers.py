@@ -7,6 +7,7 @@ from itertools import islice
 
 from governed_api.json_reading import items, text_of
 from governed_api.json_types import Json
+from governed_api.runtime import PREDICTION_ID_HEADER, PROMISE_HEADER
 from governed_operator.local.client import ExplainAnswer, Explained, InferAnswer, Metadata
 from governed_operator.local.client import Explanation as WireExplanation
 from governed_operator.local.columns import Tensor
@@ -97,9 +98,9 @@ def predictions_of(answer: InferAnswer, headers: Mapping[str, str], metadata: Me
                 interval=_ends(outputs.get(_INTERVAL)),
                 coverage=about.get("coverage"),
                 mitigation=said.get("mitigation", ""),
-                id=headers.get("x-prediction-id") or said.get("prediction_id") or answer["id"],
+                id=headers.get(PREDICTION_ID_HEADER) or said.get("prediction_id") or answer["id"],
                 revision=said.get("revision", ""),
-                promise=headers.get("x-governed-promise", ""),
+                promise=headers.get(PROMISE_HEADER, ""),
                 outputs=outputs,
             )
         )

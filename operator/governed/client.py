@@ -15,7 +15,7 @@ from governed.rows import Frame, Rows, rows_of
 from governed_api import routes
 from governed_api.explaining import OPTIONS
 from governed_api.json_reading import items, text_of
-from governed_api.runtime import PORT_HTTP
+from governed_api.runtime import PORT_HTTP, PROMISE_HEADER
 from governed_operator.local.client import EXPLANATION_PATIENCE, TIMEOUT, Metadata, ModelClient
 from governed_operator.local.json_client import InvalidInput, JsonClient, TimedOut, Unavailable
 from governed_operator.local.workdir import Workdir
@@ -27,7 +27,7 @@ ApiKey: TypeAlias = str | Callable[[], str]
 end."""
 _RETRIED = (429, 503)
 """Refused before anything was computed: another try asks for the same once more."""
-_PROMISE = {"x-governed-promise": "1"}
+_PROMISE = {PROMISE_HEADER: "1"}
 
 
 class Client:

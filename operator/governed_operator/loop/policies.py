@@ -1,8 +1,9 @@
 """Which models the change of a policy wakes, and what is said of policies that can't be read."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from governed_api.labels import has_labels
 from governed_api.names import CLUSTER_POLICY_KIND
 from governed_api.reasons import Reason
 from governed_operator.loop.recorder import EventRecorder, Regarding
@@ -46,12 +47,9 @@ def models_of(cache: Cache, namespace: str, about: Sequence[Mapping[str, str]]) 
     """Models of a namespace, of all where it is empty, with any of the labels that a policy asks for or asked for."""
     models = cache.models_of(namespace) if namespace else cache.models
     for key, entry in models.items():
-        if _selected(dict(entry.labels), about):
+        labels = dict(entry.labels)
+        if any(has_labels(labels, wanted) for wanted in about):
             yield key
-
-
-def _selected(labels: Mapping[str, str], about: Iterable[Mapping[str, str]]) -> bool:
-    return any(all(labels.get(name) == value for name, value in wanted.items()) for wanted in about)
 
 
 class PolicyTeller:

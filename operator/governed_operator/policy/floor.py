@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from governed_api.consumer import instant
 from governed_api.governance import Masking
+from governed_api.labels import has_labels
 from governed_api.model import GovernedModelSpec
 from governed_api.names import CLUSTER_POLICY_KIND, POLICY_KIND
 from governed_api.policy import ClusterExemption, Exemption, MetricFloor, PolicySpec, Require, RuleName
@@ -58,8 +59,7 @@ class Floor:
         """Whether it is about a model."""
         if not self.cluster and None not in (self.namespace, model.namespace) and self.namespace != model.namespace:
             return False
-        wanted = self.spec.selector.match_labels if self.spec.selector else {}
-        return all(model.labels.get(k) == v for k, v in wanted.items())
+        return self.spec.selector is None or has_labels(model.labels, self.spec.selector.match_labels)
 
     def exemption(self, model: Subject, rule: RuleName) -> Exemption | None:
         """The one that lasts longest of those that name a model and a rule."""
@@ -81,7 +81,7 @@ class Unreadable:
 
     def concerns(self, model: Subject) -> bool:
         """Whether it may be about a model."""
-        return all(model.labels.get(k) == v for k, v in self.labels.items())
+        return has_labels(model.labels, self.labels)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from governed_api.callers import Caller
 from governed_api.consumer import ALL_MODELS, ModelConsumerSpec, caller_of, token_identities
+from governed_api.labels import has_labels
 from governed_api.token_identity import IssuerSource, TokenIdentity
 from governed_operator.kube.kinds import Object
 from governed_operator.watch.cache import Head, ModelKey, head_of
@@ -111,7 +112,7 @@ def selects(consumer: Consumer, model: str, labels: Mapping[str, str]) -> bool:
     if ALL_MODELS in models.names or model in models.names:
         return True
     wanted = models.selector.match_labels if models.selector else {}
-    return bool(wanted) and all(labels.get(k) == v for k, v in wanted.items())
+    return bool(wanted) and has_labels(labels, wanted)
 
 
 class Consumers:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from governed_api.callers import API_KEY_HEADER
 from governed_api.names import MAX_REQUEST_ID
+from governed_api.runtime import PROMISE_HEADER
 
 __all__ = ["CREDENTIAL_HEADERS", "HEAD_LIMIT", "BadHead", "Head", "parse_head", "without_upgrade"]
 
@@ -21,7 +22,7 @@ CREDENTIAL_HEADERS = frozenset({b"authorization", API_KEY_HEADER.encode(), b"api
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FOR_UVICORN = frozenset(
-    {b"expect", b"upgrade", b"content-encoding", b"trailer", b"te", b"http2-settings", b"x-governed-promise"}
+    {b"expect", b"upgrade", b"content-encoding", b"trailer", b"te", b"http2-settings", PROMISE_HEADER.encode()}
 )
 
 

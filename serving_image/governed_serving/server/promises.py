@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from governed_api.runtime import PROMISE_HEADER
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.archive.ledger.promise import KEY_TYPE, AnnouncedKey, Promise, encode_key, sign
 from governed_serving.archive.ledger.proof import LogProof
@@ -29,7 +30,7 @@ from governed_serving.server.recording import Journal, Kept
 
 __all__ = ["HEADER", "NO_PROMISES", "Promises", "wants_promise"]
 
-HEADER = b"x-governed-promise"
+HEADER = PROMISE_HEADER.encode()
 """Asks for a promise in a request, and carries it in an answer."""
 VALID_SECONDS = 7 * 86_400
 """How long a key signs; another one is announced when a day of it is left."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from governed_api import routes
+from governed_api.runtime import PREDICTION_ID_HEADER
 from governed_serving.access.directory import Known
 from governed_serving.access.gate import Gate
 from governed_serving.access.refusals import AccessRefused, body_of
@@ -30,6 +31,7 @@ __all__ = ["Gateway", "HttpReply", "HttpService", "explained", "failure", "named
 
 _JSON = (b"content-type", b"application/json")
 _OCTETS = (b"content-type", b"application/octet-stream")
+_PREDICTION_ID = PREDICTION_ID_HEADER.encode()
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,7 +70,7 @@ def explained(answer: Explained | Accepted | Report, names: Headers = ()) -> Htt
 def named(prediction: str, client_id: str = "") -> Headers:
     """Headers that name an answer: by our id, and by the client's where it has one."""
     ours = prediction.encode()
-    return (b"x-prediction-id", ours), (b"x-request-id", _header_value(client_id) if client_id else ours)
+    return (_PREDICTION_ID, ours), (b"x-request-id", _header_value(client_id) if client_id else ours)
 
 
 @dataclass

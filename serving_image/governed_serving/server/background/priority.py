@@ -20,14 +20,13 @@ def take_what_is_left() -> None:
     never sleeps. Older kernels let who has the core keep it for some milliseconds, unless it is of SCHED_IDLE, whose
     weight of 3 is next to nothing on a busy machine.
     """
-    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    threads, short = [int(name) for name in os.listdir("/proc/self/task")], turn()
     for thread in threads:
-        os.setpriority(os.PRIO_PROCESS, thread, LAST)
-    if turn():
+        os.setpriority(os.PRIO_PROCESS, thread, LAST if short else 19)
+    if short:
         return
     try:
         for thread in threads:
-            os.setpriority(os.PRIO_PROCESS, thread, 19)
             os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
     except OSError as error:  # a sandbox that knows no classes
         log("warning", "SCHED_IDLE is not to be had here; nice 19 instead", error=str(error))
