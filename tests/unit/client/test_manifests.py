@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import governed
@@ -178,6 +178,7 @@ JSON = st.recursive(
 )
 
 
+@example({"\x85": "a\x85b", "\u2028": ["\u2029", "x \u2028 y"]})
 @given(JSON)
 def test_whatever_json_holds_is_read_from_its_yaml_as_it_was(value: object) -> None:
     (document,) = parsed(to_yaml([{"a": value}]))
